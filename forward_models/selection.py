@@ -15,8 +15,7 @@ from forward_models.errors import InputRefused
 from forward_models.grids import SliceGrid
 from forward_models.profiles import SliceProfile, integrate, thin_to_thick
 
-# Share of curvature against size when a correction is spread along z; see docs/experiments.md
-SMOOTHING_LENGTH_IN_SPACINGS = 1.0
+OVERLAP_DAMPING = 1e-3  # relative to the largest eigenvalue of W C W^T
 
 
 def along(axis: int, matrix: Float[Tensor, "m n"], x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
@@ -72,8 +71,8 @@ class SliceSelection:
     def smooth_inverse(self, y: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """S y, the smoothest x with W x = y.
 
-        S = C W^T (W C W^T)^-1 minimises ||x||^2 + l^4 ||x''||^2 subject to W x = y, with l one slice spacing.
-        Exactly as consistent as W+, but it does not leave the gaps between slices empty.
+        S = C W^T (W C W^T)^-1 minimises ||x||^2 + l^2 ||x'||^2 subject to W x = y, with l one slice spacing. Exactly as
+        consistent as W+, but it does not leave the gaps between slices empty.
         """
         return along(self.axis, self._smooth_inverse, y)
 
@@ -84,6 +83,14 @@ class SliceSelection:
         """
         return along(self.axis, self._smoothed_adjoint_over(damping), y)
 
+    def consistent(self, x: Float[Tensor, "..."], y: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """x + S (y - W x): keeps what the scan says nothing about, replaces what it measured.
+
+        The result satisfies W x = y to rounding. Where slices overlap, S is damped (`damping`), and at most the share
+        `mismatch_left` of the mismatch y - W x stays.
+        """
+        return x + along(self.axis, self._consistency_inverse, y - self.apply(x))
+
     def null_space(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """(I - W+ W) x, the part of x that the scan says nothing about."""
         return x - self.pseudo_inverse(self.apply(x))
@@ -93,6 +100,18 @@ class SliceSelection:
         """Largest over smallest singular value of W: about 1 for separate slices, large when slices overlap."""
         return float(torch.linalg.cond(self.weights))
 
+    @property
+    def damping(self) -> float:
+        """Damping of `consistent`: none for separate slices, `OVERLAP_DAMPING` for overlapping ones."""
+        overlap = self.profile.fwhm_mm > self.thick.spacing_mm * (1 + 1e-3)
+        return OVERLAP_DAMPING if overlap else 0.0
+
+    @cached_property
+    def mismatch_left(self) -> float:
+        """Largest share of y - W x that `consistent` leaves, over all patterns along the stack: 0 without damping."""
+        left = torch.eye(self.thick.count, dtype=torch.float64) - self.weights @ self._consistency_inverse
+        return float(torch.linalg.matrix_norm(left, ord=2)) if self.damping else 0.0
+
     @cached_property
     def _pseudo_inverse(self) -> Float64[Tensor, "thin thick"]:
         return torch.linalg.pinv(self.weights)
@@ -100,6 +119,10 @@ class SliceSelection:
     @cached_property
     def _smooth_inverse(self) -> Float64[Tensor, "thin thick"]:
         return self._smoothed_adjoint_over(damping=0.0)
+
+    @cached_property
+    def _consistency_inverse(self) -> Float64[Tensor, "thin thick"]:
+        return self._smoothed_adjoint_over(self.damping)
 
     def _smoothed_adjoint_over(self, damping: float) -> Float64[Tensor, "thin thick"]:
         smoothed_adjoint = torch.linalg.solve(self._roughness, self.weights.mT)  # C W^T
@@ -110,10 +133,10 @@ class SliceSelection:
 
     @cached_property
     def _roughness(self) -> Float64[Tensor, "thin thin"]:
-        """C^-1 = I + l^4 D'D, D the second difference per mm^2."""
-        length = SMOOTHING_LENGTH_IN_SPACINGS * self.thick.spacing_mm / self.thin.spacing_mm
-        curvature = second_difference(self.thin.count)
-        return torch.eye(self.thin.count, dtype=torch.float64) + length**4 * curvature.mT @ curvature
+        """C^-1 = I + l^2 D'D, D the first difference."""
+        length = self.thick.spacing_mm / self.thin.spacing_mm
+        difference = torch.from_numpy(np.diff(np.eye(self.thin.count), axis=0))
+        return torch.eye(self.thin.count, dtype=torch.float64) + length**2 * difference.mT @ difference
 
 
 def slice_selection(thick: SliceGrid, thin: SliceGrid, profile: SliceProfile, axis: int = -1) -> SliceSelection:
@@ -151,11 +174,6 @@ def extended_weights(
     """W on the thin grid extended by `margin` real samples at either end, for patches cut out of a larger image."""
     kernel = thin_to_thick(profile, thin.spacing_mm)
     return integrate(kernel, thick.centres_mm, thin.extended(margin).centres_mm)
-
-
-def second_difference(n: int) -> Float64[Tensor, "inner n"]:
-    """D with (D x)[i] = x[i] - 2 x[i+1] + x[i+2]; constants and ramps are its null space."""
-    return torch.from_numpy(np.diff(np.eye(n), 2, axis=0))
 
 
 def linear_continuation(n: int, margin: int, fitted: int) -> Float[np.ndarray, "extended n"]:
