@@ -10,7 +10,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from nibabel.spatialimages import SpatialImage
+from nibabel.filebasedimages import SerializableImage
 
 IMAGE_SUFFIXES = (".nii.gz", ".nii", ".mgz")
 
@@ -24,10 +24,11 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def write_image(image: SpatialImage, path: Path) -> None:
+def write_image(nifti: nib.Nifti1Image, path: Path) -> None:
     """Write to a name ending in .nii, .nii.gz or .mgz; the same image gives the same bytes."""
+    image: SerializableImage = nifti
     if path.name.endswith(".mgz"):
-        image = nib.MGHImage(np.asarray(image.dataobj), image.affine)
+        image = nib.MGHImage(np.asarray(nifti.dataobj), nifti.affine)
     with path.open("wb") as file:
         if path.name.endswith(".nii"):
             image.to_stream(file)

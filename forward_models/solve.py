@@ -32,7 +32,7 @@ class Solution:
 
 
 def total_variation_inverse(
-    stack: Stack, *, tolerance: float = 3e-4, max_iterations: int = 100, progress: Progress = silent
+    stack: Stack, *, tolerance: float = 1e-3, max_iterations: int = 100, progress: Progress = silent
 ) -> Solution:
     """The thin volume of least total variation that the scan does not contradict: min TV(x) subject to W x = y.
 
@@ -79,6 +79,9 @@ def _difference_adjoint(p: Float[Tensor, "a b z"], axis: int, weight: float) -> 
 
 
 def _shrink_to_unit_balls(dual: list[Float[Tensor, "a b z"]]) -> None:
-    norm = sum(p.square() for p in dual).sqrt_().clamp_(min=1)
+    norm = torch.zeros_like(dual[0])
+    for p in dual:
+        norm.addcmul_(p, p)
+    norm.sqrt_().clamp_(min=1)
     for p in dual:
         p.div_(norm)

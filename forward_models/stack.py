@@ -93,9 +93,8 @@ def working_order(volume: Volume, axis: int) -> WorkingOrder:
     first, second = sorted((i for i in range(3) if i != axis), key=lambda i: world[i])
     axes = (first, second, axis)
     magnitude = np.abs(np.asarray(volume.data, np.float64))
-    return WorkingOrder(
-        axes, (_points_away(magnitude, first), _points_away(magnitude, second), _points_away(magnitude, axis))
-    )
+    a, b, z = (_points_away(magnitude, i) for i in axes)
+    return WorkingOrder(axes, (a, b, z))
 
 
 def _points_away(magnitude: Float[np.ndarray, "i j k"], axis: int) -> bool:
