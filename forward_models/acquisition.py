@@ -242,7 +242,7 @@ def _stated_thickness(spacing: float, thickness_mm: float | None, gap_mm: float 
     if thickness_mm is not None:
         return thickness_mm
     assert gap_mm is not None
-    if gap_mm >= spacing:
+    if gap_mm >= spacing - SAME_MM:
         raise InputRefused(f"--gap {gap_mm:g} leaves no slice: slices lie {spacing:.4g} mm apart")
     return spacing - gap_mm
 

@@ -1,12 +1,9 @@
 """How long jobs tell a person how far they are."""
 
-from typing import Protocol
+from collections.abc import Callable
 
-
-class Progress(Protocol):
-    """Called with the name of the stage, the steps done and the steps in all."""
-
-    def __call__(self, stage: str, done: int, total: int) -> None: ...
+Progress = Callable[[str, int, int], None]
+"""Called with the name of the stage, the steps done and the steps in all."""
 
 
 def silent(stage: str, done: int, total: int) -> None:

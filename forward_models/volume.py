@@ -120,11 +120,11 @@ def read_volume(path: Path, volume: int | None = None) -> Volume:
 
 def volume_from_image(image: SpatialImage, volume: int | None = None, name: str = "image") -> Volume:
     """A nibabel image as a `Volume`; arguments and errors as for `read_volume`."""
-    header, warnings = _nifti_header(image, name)
-    affine = np.array(image.affine, dtype=np.float64)
-    _require_rigid_axes(affine, name)
     _require_real(image, name)
     data = _three_dimensional(image, volume, name)
+    affine = np.array(image.affine, dtype=np.float64)
+    _require_rigid_axes(affine, name)
+    header, warnings = _nifti_header(image, name)
     return Volume(data, affine, header, warnings)
 
 
