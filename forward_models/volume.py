@@ -122,6 +122,8 @@ def volume_from_image(image: SpatialImage, volume: int | None = None, name: str 
     """A nibabel image as a `Volume`; arguments and errors as for `read_volume`."""
     _require_real(image, name)
     data = _three_dimensional(image, volume, name)
+    if image.affine is None:
+        raise InputRefused(f"{name} has no affine; expected one that maps voxels to world mm")
     affine = np.array(image.affine, dtype=np.float64)
     _require_rigid_axes(affine, name)
     header, warnings = _nifti_header(image, name)

@@ -66,8 +66,9 @@ def test_the_followed_form_is_written_to_both():
     assert (int(written.header["sform_code"]), int(written.header["qform_code"])) == (4, 4)
 
 
-def test_a_file_without_orientation_says_so():
-    image = nib.Nifti1Image(RAMP, None)
+def test_a_file_without_orientation_says_so(tmp_path):
+    nib.Nifti1Image(RAMP, None).to_filename(tmp_path / "bare.nii")
+    image = nib.load(tmp_path / "bare.nii")
     volume = volume_from_image(image)
     assert any("neither sform nor qform" in warning for warning in volume.warnings)
     written = volume.image()
@@ -168,6 +169,11 @@ def test_what_is_not_a_real_rigid_volume_is_refused(image, message):
         return
     with pytest.raises(InputRefused, match=message):
         volume_from_image(image)
+
+
+def test_an_image_without_affine_is_refused():
+    with pytest.raises(InputRefused, match="has no affine"):
+        volume_from_image(nib.Nifti1Image(RAMP, None))
 
 
 def test_a_singular_affine_is_refused():
