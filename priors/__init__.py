@@ -1,0 +1,23 @@
+"""Diffusion priors of head MRI: data, denoiser, training, checkpoints."""
+
+from priors.checkpoint import Checkpoint, load_checkpoint
+from priors.corpus import Corpus, read_corpus
+from priors.denoiser import DenoiserConfig, Prior, SliceDenoiser
+from priors.planes import Plane, slice_of
+from priors.training import Progress, Schedule, TrainingConfig, train
+
+__all__ = [
+    "Checkpoint",
+    "Corpus",
+    "DenoiserConfig",
+    "Plane",
+    "Prior",
+    "Progress",
+    "Schedule",
+    "SliceDenoiser",
+    "TrainingConfig",
+    "load_checkpoint",
+    "read_corpus",
+    "slice_of",
+    "train",
+]

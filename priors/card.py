@@ -1,0 +1,51 @@
+"""The README of a checkpoint: what the prior is, what it learned from, what it must not be trusted with."""
+
+from typing import Any
+
+
+def model_card(config: dict[str, Any], preprocess: dict[str, Any], data: dict[str, Any]) -> str:
+    """README.md from the three JSON records of a checkpoint."""
+    reached = config["reached"]
+    training = config["training"]
+    psnr = "\n".join(f"| {sigma} | {db:.2f} |" for sigma, db in reached["validation_psnr_db"].items())
+    return f"""# A diffusion prior of head MRI slices
+
+A denoiser D(x, sigma) of 2-D slices (sagittal, coronal, axial; {preprocess["spacing_mm"]:g} mm pixels, RAS), trained to
+recover slices from added Gaussian noise. It knows what head MRI tends to look like; it knows nothing of the person
+scanned.
+
+## How far it got
+
+{reached["step"]} steps of {training["batch_size"]} patches of {training["patches"]["size"]} x \
+{training["patches"]["size"]} pixels; {reached["worked_minutes"] / 60:.1f} hours; last training loss \
+{reached["loss"]:.4f} (weighted, 1 at the start). Denoising of validation slices, PSNR in dB over the head, data
+range 1:
+
+| sigma | PSNR |
+|---|---|
+{psnr}
+
+## What it learned from
+
+{_listed(data["train"])}
+
+Synthetic heads: {len(data["label_maps"])} label maps, {training["patches"]["synthetic_ratio"]:.0%} of patches
+{"(" + data["label_maps"][0]["licence"] + ")" if data["label_maps"] else ""}. Validation, never trained on: \
+{", ".join(data["split"]["validation"]) or "none"}. Hashes are in data.json.
+
+**Faces.** Some of these scans are whole heads with the face in them; the licences allow redistribution. The weights
+were not made to reproduce anyone, but nobody has proved that they cannot.
+
+## Limits
+
+- {len(data["split"]["train"])} real subjects: variety comes from augmentation and synthetic heads. Rare anatomy,
+  pathology, implants and contrasts other than {", ".join(preprocess["contrasts"])} are not known to it.
+- Detail that a scan does not fix is painted from the prior. It is plausible, not true; do not diagnose from it.
+- Slices are treated one by one; continuity across them has to come from elsewhere.
+- Robust maximum near 1 ({preprocess["intensity"]["robust_maximum_range"]}), air at 0, sigma between
+  {preprocess["sigma"]["least"]} and {preprocess["sigma"]["most"]}; other pixel sizes than 0.8 to 1.25 mm were not seen.
+"""
+
+
+def _listed(scans: list[dict[str, str]]) -> str:
+    return "\n".join(f"- {scan['file']}: {scan['contrast']}, {scan['licence']}" for scan in scans)
