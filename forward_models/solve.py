@@ -32,7 +32,7 @@ class Solution:
 
 
 def total_variation_inverse(
-    stack: Stack, *, tolerance: float = 1e-3, max_iterations: int = 100, progress: Progress = silent
+    stack: Stack, *, tolerance: float = 2e-3, max_iterations: int = 200, progress: Progress = silent
 ) -> Solution:
     """The thin volume of least total variation that the scan does not contradict: min TV(x) subject to W x = y.
 

@@ -1,0 +1,17 @@
+"""ECLARE: super-resolution learned from the scan itself (Remedios et al., arXiv 2503.11787)."""
+
+from eclare.config import PRESETS, BlockKind, EclareConfig
+from eclare.inference import super_resolve
+from eclare.network import ThroughPlaneNetwork
+from eclare.training import Training, TrainingDiverged, train
+
+__all__ = [
+    "PRESETS",
+    "BlockKind",
+    "EclareConfig",
+    "ThroughPlaneNetwork",
+    "Training",
+    "TrainingDiverged",
+    "super_resolve",
+    "train",
+]

@@ -1,0 +1,74 @@
+"""How a network is built and trained for one scan."""
+
+from dataclasses import dataclass, replace
+from enum import Enum
+
+
+class BlockKind(str, Enum):
+    """Residual blocks that the network is made of."""
+
+    PLAIN = "plain"  # 3x3, ReLU, 3x3 (EDSR)
+    WIDE = "wide"  # 1x1 to four times the channels, ReLU, 1x1 to 0.8 times, 3x3 (WDSR-B)
+
+
+@dataclass(frozen=True)
+class EclareConfig:
+    """Sizes and schedule of ECLARE for one scan.
+
+    The defaults are this package's own, designed on two CPU cores (docs/experiments.md); `as_published` has the sizes
+    of the published method.
+
+    Attributes:
+        block: residual blocks of the network.
+        blocks, channels: how many, and how wide.
+        patch_slices, patch_width: patch at the input of the network: thick slices x in-plane voxels.
+        batch: patches per step.
+        steps: optimiser steps at most.
+        learning_rate: at the peak of a one-cycle schedule (Adam).
+        averaged_over: steps over which weights are averaged exponentially; 0 uses the last ones.
+        held_out: share of the thick slices kept from training, whose patches decide when to stop and which weights win.
+        check_every: steps between looks at the held-out patches.
+        patience: looks without improvement after which training stops.
+        flips: whether inference also averages over the flips of each slice.
+        consistent: whether the result is made to explain the scan exactly as a last step.
+    """
+
+    block: BlockKind = BlockKind.PLAIN
+    blocks: int = 6
+    channels: int = 48
+    patch_slices: int = 16
+    patch_width: int = 64
+    batch: int = 8
+    steps: int = 6000
+    learning_rate: float = 1e-3
+    averaged_over: int = 1000
+    held_out: float = 0.1
+    check_every: int = 250
+    patience: int = 6
+    flips: bool = True
+    consistent: bool = True
+
+    @classmethod
+    def as_published(cls) -> "EclareConfig":
+        """ECLARE v1.0 (arXiv 2503.11787): 16 blocks, 256 channels, a million 8 x 8 patches in batches of 128."""
+        return cls(
+            block=BlockKind.WIDE,
+            blocks=16,
+            channels=256,
+            patch_slices=8,
+            patch_width=8,
+            batch=128,
+            steps=1_000_000 // 128,
+            learning_rate=1e-4,
+            averaged_over=0,
+            held_out=0.0,
+            flips=False,
+            consistent=False,
+        )
+
+
+PRESETS = {
+    "fast": EclareConfig(steps=1500, averaged_over=300),
+    "standard": EclareConfig(),
+    "best": replace(EclareConfig(), steps=20000, channels=64),
+}

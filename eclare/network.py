@@ -1,0 +1,88 @@
+"""The network: thick slices in, thin slices out, for any factor."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from eclare.config import BlockKind, EclareConfig
+from forward_models import SliceGrid, resampling_weights
+
+
+@dataclass(frozen=True, eq=False)
+class GridChange:
+    """The fixed linear parts of the network for one pair of grids.
+
+    Attributes:
+        interpolate: cubic spline from thick to thin slices, (thin, thick): the skip connection.
+        reduce: from `oversampling` samples per slice to thin slices, (thin, oversampling * thick), keeping the field of
+            view; None where oversampled and thin grid are the same.
+    """
+
+    interpolate: Float[Tensor, "thin thick"]
+    reduce: Float[Tensor, "thin oversampled"] | None
+
+    def to(self, device: torch.device) -> "GridChange":
+        return GridChange(self.interpolate.to(device), None if self.reduce is None else self.reduce.to(device))
+
+
+def oversampling_for(thick: SliceGrid, thin_mm: float) -> int:
+    """The factor, rounded up."""
+    return math.ceil(thick.spacing_mm / thin_mm - 1e-6)
+
+
+def grid_change(thick: SliceGrid, thin: SliceGrid, oversampling: int) -> GridChange:
+    """The linear parts for these grids, in float32."""
+    fine = SliceGrid(thick.count * oversampling, thick.spacing_mm / oversampling, thick.middle_mm)
+    same = fine.count == thin.count and math.isclose(fine.spacing_mm, thin.spacing_mm, rel_tol=1e-6)
+    return GridChange(
+        interpolate=resampling_weights(thick, thin).float(),
+        reduce=None if same else resampling_weights(fine, thin).float(),
+    )
+
+
+class ThroughPlaneNetwork(nn.Module):
+    """Residual of the thin slices over their cubic interpolation, computed on the thick grid.
+
+    Convolutions see one value per thick slice; the last one gives `oversampling` channels, which become that many
+    samples per slice (a one-dimensional pixel shuffle), resampled to the thin grid.
+    """
+
+    def __init__(self, config: EclareConfig, oversampling: int) -> None:
+        super().__init__()
+        make = {BlockKind.PLAIN: _plain_block, BlockKind.WIDE: _wide_block}[config.block]
+        self.head = nn.Conv2d(1, config.channels, 3, padding=1)
+        self.blocks = nn.ModuleList(make(config.channels) for _ in range(config.blocks))
+        self.tail = nn.Conv2d(config.channels, oversampling, 3, padding=1)
+        # the network starts as cubic interpolation
+        for parameter in self.tail.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(
+        self, slices: Float[Tensor, "batch 1 thick width"], change: GridChange
+    ) -> Float[Tensor, "batch 1 thin width"]:
+        x = start = self.head(slices)
+        for block in self.blocks:
+            x = x + block(x)
+        fine = rearrange(self.tail(x + start), "batch over thick width -> batch 1 (thick over) width").float()
+        residual = fine if change.reduce is None else change.reduce @ fine
+        return change.interpolate @ slices.float() + residual
+
+
+def _plain_block(channels: int) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(), nn.Conv2d(channels, channels, 3, padding=1)
+    )
+
+
+def _wide_block(channels: int) -> nn.Module:
+    narrow = int(0.8 * channels)
+    return nn.Sequential(
+        nn.Conv2d(channels, 4 * channels, 1),
+        nn.ReLU(),
+        nn.Conv2d(4 * channels, narrow, 1),
+        nn.Conv2d(narrow, channels, 3, padding=1),
+    )

@@ -1,0 +1,72 @@
+"""The command line. Parsing and printing only; everything else is a library call."""
+
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from types import FrameType
+
+from cyclopts import App, CycloptsError
+
+from throughplane.version import version
+
+EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_REFUSED, EXIT_MEMORY, EXIT_INTERRUPTED = 0, 1, 2, 3, 4, 130
+
+app = App(
+    name="throughplane",
+    help="Through-plane super-resolution of anisotropic head MRI: thick 2-D slices in, a thin-slice volume out.",
+    help_epilogue="Exit codes: 0 ok, 1 some cases failed, 2 usage, 3 input refused, 4 out of memory, "
+    "5 weights missing, 130 interrupted. Not a medical device.",
+    version=lambda: f"throughplane {version()}",
+)
+# loaded when called, so that a typing mistake is told at once
+app.command("throughplane.commands:inspect", help="Say how a scan was acquired and whether super-resolution makes sense.")
+app.command("throughplane.commands:upsample", help="Turn a stack of thick slices into a thin-slice volume.")
+app.command("throughplane.commands:project", help="Make any tool's thin-slice volume explain the scan.")
+app.command("throughplane.commands:simulate", help="Make the thick-slice scan that a scanner would give of a thin volume.")
+app.command("throughplane.commands:demo", help="Degrade a packaged head to thick slices and back, with a picture.")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code. Bad input gets one line on standard error."""
+    tokens = list(sys.argv[1:] if argv is None else argv)
+    previous = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        code = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+        return code if isinstance(code, int) else EXIT_OK
+    except CycloptsError as error:
+        return _told(error, EXIT_USAGE, tokens)
+    except KeyboardInterrupt:
+        return _told("interrupted; nothing was written", EXIT_INTERRUPTED, tokens)
+    except Exception as error:
+        return _told(error, _exit_code(error), tokens)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _exit_code(error: Exception) -> int:
+    from forward_models import FlagConflict, InputRefused
+
+    if isinstance(error, FlagConflict):
+        return EXIT_USAGE
+    if isinstance(error, InputRefused):
+        return EXIT_REFUSED
+    return EXIT_MEMORY if isinstance(error, MemoryError) else EXIT_FAILED
+
+
+def _told(error: Exception | str, code: int, tokens: list[str]) -> int:
+    if "--debug" in tokens and isinstance(error, Exception):
+        traceback.print_exception(error)
+    message = " ".join(str(error).split())
+    if code == EXIT_FAILED and isinstance(error, Exception):
+        message = f"unexpected {type(error).__name__}: {message}; please report it with the output of --debug"
+    print(f"throughplane: {message}", file=sys.stderr)
+    return code
+
+
+def _interrupt(_signum: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

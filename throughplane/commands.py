@@ -1,0 +1,377 @@
+"""The commands: each reads its arguments, calls the library, writes what came of it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Group, Parameter
+
+if TYPE_CHECKING:  # at run time each command imports what it needs, so that --help comes at once
+    from forward_models import SliceProfile, Volume
+    from forward_models.acquisition import ProfileFamily
+    from throughplane.terminal import Teller
+
+MethodName = Literal["eclare", "cubic", "inverse"]
+Preset = Literal["fast", "standard", "best"]
+Dtype = Literal["float32", "like-input"]
+
+EXIT_OK, EXIT_REFUSED = 0, 3
+
+acquisition_group = Group("How the scan was acquired", sort_key=1)
+method_group = Group("Method", sort_key=2)
+run_group = Group("Run", sort_key=3)
+Flag = Parameter(negative=())
+
+
+@Parameter(name="*", group=acquisition_group)
+@dataclass(frozen=True)
+class AcquisitionFlags:
+    """How the scan was acquired, where the file and its sidecar do not say."""
+
+    thickness: float | None = None
+    """Slice thickness in mm. By default the sidecar's SliceThickness, else the slice spacing (no gap)."""
+
+    gap: float | None = None
+    """Gap between slices in mm: spacing minus thickness, negative where slices overlap."""
+
+    profile: str | None = None
+    """Slice profile: gaussian (the default), box, slr, or a .json or .npy file that holds one."""
+
+    axis: int | None = None
+    """Array axis of the slices: 0, 1 or 2. By default the one with the largest voxels."""
+
+    volume: int | None = None
+    """Which volume of a 4-D file, from 0."""
+
+
+@Parameter(name="*", group=method_group)
+@dataclass(frozen=True)
+class MethodFlags:
+    """How the thin volume is made."""
+
+    method: MethodName = "eclare"
+    """eclare learns from the scan itself, inverse regularises, cubic interpolates."""
+
+    spacing: float | None = None
+    """Thin slice spacing in mm. By default the coarser in-plane voxel size."""
+
+    preset: Preset | None = None
+    """Cost of a method that learns: fast, standard (the default) or best."""
+
+    seed: int | None = None
+    """Of a method that draws random numbers. Default 0."""
+
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:N or mps."""
+
+    threads: int | None = None
+    """CPU threads. By default as many as there are cores."""
+
+
+@Parameter(name="*", group=run_group)
+@dataclass(frozen=True)
+class RunFlags:
+    """What every command that writes understands."""
+
+    dtype: Dtype = "float32"
+    """float32, or like-input: rounded to what the input is stored as."""
+
+    force: Annotated[bool, Flag] = False
+    """Replace existing output."""
+
+    json_record: Path | None = None
+    """Where the JSON record goes. By default beside OUT."""
+
+    quiet: Annotated[bool, Parameter(name=["--quiet", "-q"], negative=())] = False
+    """Tell errors only."""
+
+    verbose: Annotated[bool, Parameter(name=["--verbose", "-v"], negative=())] = False
+    """Tell more."""
+
+    debug: Annotated[bool, Flag] = False
+    """Show tracebacks."""
+
+
+def inspect(
+    scan: Path,
+    /,
+    *,
+    as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
+    volume: int | None = None,
+    debug: Annotated[bool, Flag] = False,
+) -> int:
+    """Say how a scan was acquired and whether super-resolution makes sense.
+
+    Parameters
+    ----------
+    scan
+        A .nii, .nii.gz or .mgz file. The JSON sidecar beside it is read too.
+    as_json
+        Print JSON instead of a table.
+    volume
+        Which volume of a 4-D file, from 0.
+    debug
+        Show tracebacks.
+    """
+    del debug  # `main` looks for it
+    from forward_models import read_sidecar, read_volume, sidecar_path
+    from throughplane.inspection import as_record
+    from throughplane.inspection import inspect as inspect_volume
+    from throughplane.terminal import show_inspection, stdout
+
+    found = inspect_volume(read_volume(scan, volume), read_sidecar(sidecar_path(scan)), str(scan))
+    if as_json:
+        print(json.dumps(as_record(found), indent=2))
+    else:
+        show_inspection(found, stdout())
+    return EXIT_OK if found.suitable else EXIT_REFUSED
+
+
+def simulate(
+    thin: Path,
+    out: Path,
+    /,
+    *,
+    thickness: float | None = None,
+    gap: float = 0.0,
+    profile: str = "gaussian",
+    axis: int = 2,
+    noise: float = 0.0,
+    seed: int | None = None,
+    volume: int | None = None,
+    run: RunFlags | None = None,
+) -> int:
+    """Make the thick-slice scan that a scanner would give of a thin volume.
+
+    Parameters
+    ----------
+    thin
+        The thin volume: .nii, .nii.gz or .mgz.
+    out
+        The scan to write. Its JSON record is also its sidecar: SliceThickness, SpacingBetweenSlices and the rest.
+    thickness
+        Slice thickness in mm, the full width at half maximum of the slice profile.
+    gap
+        Gap between slices in mm, negative where they overlap.
+    profile
+        Slice profile: gaussian, box, slr, or a .json or .npy file that holds one and says its own thickness.
+    axis
+        Array axis to stack slices along: 0, 1 or 2.
+    noise
+        Standard deviation of Rician noise, in the units of the image.
+    seed
+        Of the noise. Default 0.
+    volume
+        Which volume of a 4-D file, from 0.
+    """
+    from forward_models import read_volume
+    from throughplane.simulation import Simulation, simulate_volume
+    from throughplane.terminal import Teller
+
+    run = run or RunFlags()
+    teller = Teller(run.quiet, run.verbose)
+    settings = Simulation(_profile_of(profile, thickness), gap, axis, noise, seed)
+    _check_outputs([out], [thin], run)
+    scan, record = simulate_volume(read_volume(thin, volume), str(thin), settings)
+    arguments = {"thin": thin, "out": out, "thickness": thickness, "gap": gap, "profile": profile, "axis": axis}
+    record["arguments"] = {**arguments, "noise": noise, "seed": seed, "volume": volume, **asdict(run)}
+    _write(out, scan, record, run, teller)
+    return EXIT_OK
+
+
+def upsample(
+    scan: Path,
+    out: Path,
+    /,
+    *,
+    acquisition: AcquisitionFlags | None = None,
+    method: MethodFlags | None = None,
+    also: Annotated[list[tuple[Path, Path]] | None, Parameter(negative=(), show_default=False)] = None,
+    dry_run: Annotated[bool, Flag] = False,
+    run: RunFlags | None = None,
+) -> int:
+    """Turn a stack of thick slices into a thin-slice volume.
+
+    Parameters
+    ----------
+    scan
+        The scan: .nii, .nii.gz or .mgz. The JSON sidecar beside it is read too.
+    out
+        The thin-slice volume to write, and OUT.json beside it.
+    also
+        A mask, label map or other image on the grid of the scan, and where to write it on the thin grid. Repeatable.
+    dry_run
+        Say what would be done, write nothing.
+    """
+    from throughplane.companions import carry_file
+    from throughplane.pipeline import Acquired, carry_out, plan, read_scan
+    from throughplane.terminal import Teller
+
+    acquired, how, run = acquisition or AcquisitionFlags(), method or MethodFlags(), run or RunFlags()
+    teller = Teller(run.quiet, run.verbose)
+    companions = also or []
+    _refuse_ignored(run, dry_run)
+    _check_outputs([out, *(target for _, target in companions)], [scan, *(source for source, _ in companions)], run)
+    profile = None if acquired.profile is None else _profile_flag(acquired.profile)
+    read = read_scan(scan, Acquired(acquired.thickness, acquired.gap, profile, acquired.axis, acquired.volume))
+    planned = plan(read, how.method, how.spacing, how.preset, how.device, how.threads, how.seed)
+    carried = {target: carry_file(source, read.volume, read.acquisition, planned.thin) for source, target in companions}
+    teller.notes(read.notes)
+    if dry_run or run.verbose:
+        teller.plan(planned, {target: kind for target, (_, kind) in carried.items()})
+    if dry_run:
+        return EXIT_OK
+    with teller.progress() as progress:
+        result = carry_out(planned, progress)
+    arguments = {"scan": scan, "out": out, **asdict(acquired), **asdict(how), "also": companions, **asdict(run)}
+    record = {**result.record, "arguments": arguments}
+    _write(out, result.volume, record, run, teller, {target: image for target, (image, _) in carried.items()})
+    return EXIT_OK
+
+
+def project(
+    sr: Path,
+    scan: Path,
+    out: Path,
+    /,
+    *,
+    acquisition: AcquisitionFlags | None = None,
+    run: RunFlags | None = None,
+) -> int:
+    """Make any tool's thin-slice volume explain the scan: x + S (y - W x).
+
+    Parameters
+    ----------
+    sr
+        The thin-slice volume, on the scan's own in-plane grid, stored in any order.
+    scan
+        The thick-slice scan it was made from.
+    out
+        The volume to write, on the grid of SR, and OUT.json beside it.
+    """
+    from forward_models import read_volume
+    from throughplane.pipeline import Acquired, read_scan
+    from throughplane.projection import project as project_volume
+    from throughplane.terminal import Teller
+
+    acquired, run = acquisition or AcquisitionFlags(), run or RunFlags()
+    teller = Teller(run.quiet, run.verbose)
+    _check_outputs([out], [sr, scan], run)
+    profile = None if acquired.profile is None else _profile_flag(acquired.profile)
+    read = read_scan(scan, Acquired(acquired.thickness, acquired.gap, profile, acquired.axis, acquired.volume))
+    teller.notes(read.notes)
+    result = project_volume(read_volume(sr), str(sr), read)
+    arguments = {"sr": sr, "scan": scan, "out": out, **asdict(acquired), **asdict(run)}
+    _write(out, result.volume, {**result.record, "arguments": arguments}, run, teller)
+    return EXIT_OK
+
+
+def demo(
+    folder: Path = Path("demo"),
+    /,
+    *,
+    thickness: float = 5.0,
+    gap: float = 0.0,
+    preset: Preset = "fast",
+    force: Annotated[bool, Flag] = False,
+    debug: Annotated[bool, Flag] = False,
+) -> int:
+    """Degrade a packaged head to thick slices and back, with a table and a picture.
+
+    The head is the ICBM 152 T1w template at 1 mm that nilearn ships.
+
+    Parameters
+    ----------
+    folder
+        Where the scan, the thin volumes and comparison.png go.
+    thickness
+        Slice thickness in mm.
+    gap
+        Gap between slices in mm.
+    preset
+        Cost of eclare: fast, standard or best.
+    force
+        Replace what an earlier demo wrote.
+    debug
+        Show tracebacks.
+    """
+    del debug  # `main` looks for it
+    from throughplane.demo import run_demo
+    from throughplane.terminal import Teller
+
+    run_demo(folder, thickness, gap, preset, force, Teller(quiet=False, verbose=False))
+    return EXIT_OK
+
+
+def _profile_flag(text: str) -> "ProfileFamily | SliceProfile":
+    """A profile family by name, or the profile in a file."""
+    from forward_models import Box, Gaussian, load_profile, slr
+
+    families: dict[str, ProfileFamily] = {"gaussian": Gaussian, "box": Box, "slr": slr}
+    return families[text] if text in families else load_profile(Path(text))
+
+
+def _profile_of(text: str, thickness: float | None) -> "SliceProfile":
+    """A profile of `thickness`, or the one in a file, which must then come without."""
+    from forward_models import FlagConflict, SliceProfile
+
+    profile = _profile_flag(text)
+    if isinstance(profile, SliceProfile):
+        if thickness is not None:
+            raise FlagConflict(
+                f"--thickness {thickness:g} would be ignored: --profile {text} says its own thickness "
+                f"({profile.fwhm_mm:.4g} mm); leave one out"
+            )
+        return profile
+    if thickness is None:
+        raise FlagConflict(f"--profile {text} needs --thickness in mm")
+    return profile(thickness)
+
+
+def _refuse_ignored(run: RunFlags, dry_run: bool) -> None:
+    from forward_models import FlagConflict
+
+    if dry_run and run.json_record is not None:
+        raise FlagConflict(f"--json-record {run.json_record} would be ignored with --dry-run; leave one out")
+
+
+def _check_outputs(images: list[Path], inputs: list[Path], run: RunFlags) -> None:
+    from throughplane.outputs import check_images, check_targets, record_path
+
+    check_images(images)
+    check_targets([*images, record_path(images[0], run.json_record)], inputs, run.force)
+
+
+def _write(
+    out: Path,
+    volume: "Volume",
+    record: dict[str, Any],
+    run: RunFlags,
+    teller: "Teller",
+    companions: "Mapping[Path, Volume] | None" = None,
+) -> None:
+    """Image, record and companions, all or nothing."""
+    from throughplane.outputs import image_writer, json_writer, record_path, write_all
+
+    record["arguments"] = {key: _plain(value) for key, value in record["arguments"].items() if value is not None}
+    clipped = volume.voxels_outside_stored_dtype() if run.dtype == "like-input" else 0
+    if clipped:
+        teller.notes([f"{clipped} voxels do not fit {volume.header.get_data_dtype()} and were set to its limits"])
+        record["voxels_set_to_dtype_limits"] = clipped
+    record_file = record_path(out, run.json_record)
+    writers = {record_file: json_writer(record), out: image_writer(volume.image(run.dtype))}
+    for target, companion in (companions or {}).items():
+        writers[target] = image_writer(companion.image("like-input"))
+    write_all(writers)
+    teller.written([*writers], record)
+
+
+def _plain(value: Any) -> Any:
+    """For JSON: paths as text."""
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value

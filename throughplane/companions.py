@@ -1,0 +1,105 @@
+"""Masks, labels and other images of the same scan, carried through the same grid."""
+
+from enum import Enum
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Shaped
+from scipy.ndimage import distance_transform_edt
+
+from forward_models import Acquisition, InputRefused, SliceGrid, Volume, along, read_volume, resampling_weights
+
+SAME_PLACE_MM = 1e-2
+MOST_LABELS = 256
+
+
+class CompanionKind(str, Enum):
+    """How a companion is resampled."""
+
+    LABELS = "labels"
+    INTENSITIES = "intensities"
+
+
+def carry_file(path: Path, scan: Volume, acquisition: Acquisition, thin: SliceGrid) -> tuple[Volume, CompanionKind]:
+    """`carry` for a file; its refusals name the file.
+
+    Raises:
+        InputRefused: the file cannot be read, or does not lie on the grid of the scan.
+    """
+    companion = read_volume(path)
+    try:
+        return carry(companion, scan, acquisition, thin)
+    except InputRefused as refusal:
+        raise InputRefused(f"{path}: {refusal}") from None
+
+
+def carry(companion: Volume, scan: Volume, acquisition: Acquisition, thin: SliceGrid) -> tuple[Volume, CompanionKind]:
+    """A companion on the thin grid of `scan`.
+
+    Whole numbers with at most 256 different values are labels: their shapes are interpolated between slices and every
+    voxel gets one of them. Anything else is interpolated by a cubic spline, like the method `cubic`.
+
+    Raises:
+        InputRefused: the companion does not lie on the grid of the scan.
+    """
+    _require_same_grid(companion, scan)
+    axis, spacing = acquisition.axis, acquisition.in_plane_mm
+    data = np.moveaxis(companion.data, axis, -1)
+    kind = CompanionKind.LABELS if _holds_labels(data) else CompanionKind.INTENSITIES
+    if kind is CompanionKind.LABELS:
+        thin_data = interpolate_labels(data, spacing, acquisition.slices, thin).astype(companion.data.dtype)
+    else:
+        weights = resampling_weights(acquisition.slices, thin)
+        thin_data = along(-1, weights, torch.from_numpy(np.asarray(data, np.float32))).numpy()
+    return companion.on_grid(np.ascontiguousarray(np.moveaxis(thin_data, -1, axis)), axis, thin), kind
+
+
+def interpolate_labels(
+    labels: Shaped[np.ndarray, "a b thick"], in_plane_mm: tuple[float, float], thick: SliceGrid, thin: SliceGrid
+) -> Shaped[np.ndarray, "a b thin"]:
+    """Shape-based interpolation (Raya and Udupa 1990): signed distances between slices, the largest wins.
+
+    Distances reach as far as one slice spacing, so a label that ends between two slices tapers off between them.
+    """
+    position = (thin.centres_mm - thick.first_mm) / thick.spacing_mm
+    below = np.clip(np.floor(position), 0, thick.count - 2).astype(int)
+    share = np.clip(position - below, 0, 1).astype(np.float32)
+    values = np.unique(labels)
+    best = np.full((*labels.shape[:2], thin.count), -np.inf, np.float32)
+    winner = np.zeros(best.shape, labels.dtype)
+    for value in values:
+        distance = _signed_distance(labels == value, in_plane_mm, thick.spacing_mm)
+        inside = distance[..., below] * (1 - share) + distance[..., below + 1] * share
+        wins = inside > best
+        best[wins], winner[wins] = inside[wins], value
+    return winner
+
+
+def _signed_distance(
+    shape: Bool[np.ndarray, "a b k"], in_plane_mm: tuple[float, float], limit_mm: float
+) -> Float[np.ndarray, "a b k"]:
+    """Distance in mm to the outline within each slice, positive inside, at most `limit_mm` either way."""
+    distance = np.empty(shape.shape, np.float32)
+    for k in range(shape.shape[2]):
+        one = shape[..., k]
+        inside = distance_transform_edt(one, sampling=in_plane_mm) if not one.all() else np.inf
+        outside = distance_transform_edt(~one, sampling=in_plane_mm) if one.any() else np.inf
+        distance[..., k] = np.clip(np.where(one, inside, -np.asarray(outside)), -limit_mm, limit_mm)
+    return distance
+
+
+def _holds_labels(data: Shaped[np.ndarray, "a b k"]) -> bool:
+    if data.dtype.kind == "f" and not (np.isfinite(data).all() and np.array_equal(data, np.rint(data))):
+        return False
+    return np.unique(data).size <= MOST_LABELS
+
+
+def _require_same_grid(companion: Volume, scan: Volume) -> None:
+    shape = companion.data.shape
+    if shape != scan.data.shape:
+        raise InputRefused(f"shape is {shape}, the scan's {scan.data.shape}; both must share one grid")
+    corners = np.array(np.meshgrid(*((0, n - 1) for n in shape), [1.0])).reshape(4, -1)
+    apart = float(np.linalg.norm(((companion.affine - scan.affine) @ corners)[:3], axis=0).max())
+    if apart > SAME_PLACE_MM:
+        raise InputRefused(f"lies up to {apart:.3g} mm away from the scan; both must share one grid, resample it first")

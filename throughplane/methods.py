@@ -1,0 +1,78 @@
+"""The methods table: every way from a stack of thick slices to a thin volume, behind one signature."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+import eclare
+from forward_models import along, resampling_weights
+from forward_models.progress import Progress
+from forward_models.solve import total_variation_inverse
+from forward_models.stack import Stack
+
+MethodName = Literal["eclare", "cubic", "inverse"]
+Preset = Literal["fast", "standard", "best"]
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """A thin volume in working order, and what the record should say of how it came about."""
+
+    thin: Float[Tensor, "a b thin"]
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Method:
+    """One row of the table.
+
+    Attributes:
+        run: (stack, preset, generator, progress) -> outcome.
+        learns: whether preset and seed mean anything to it.
+        memory_factor: peak bytes per thin voxel, measured by benchmarks/eclare_vs_cubic.py.
+    """
+
+    run: Callable[[Stack, Preset, torch.Generator, Progress], Outcome]
+    learns: bool
+    memory_factor: float
+
+
+def cubic(stack: Stack, preset: Preset, generator: torch.Generator, progress: Progress) -> Outcome:
+    """Cubic B-spline interpolation at the true positions; linear, no regard for the slice profile."""
+    del preset, generator
+    weights = resampling_weights(stack.selection.thick, stack.selection.thin)
+    thin = along(-1, weights, stack.slices)
+    progress("cubic", 1, 1)
+    return Outcome(thin)
+
+
+def inverse(stack: Stack, preset: Preset, generator: torch.Generator, progress: Progress) -> Outcome:
+    """The volume of least total variation that explains the scan; nothing learned."""
+    del preset, generator
+    solution = total_variation_inverse(stack, progress=progress)
+    return Outcome(
+        solution.x,
+        {"iterations": solution.iterations, "last_change": solution.change, "converged": solution.converged},
+    )
+
+
+def learned(stack: Stack, preset: Preset, generator: torch.Generator, progress: Progress) -> Outcome:
+    """ECLARE: a network trained on the scan's own in-plane patches."""
+    config = eclare.PRESETS[preset]
+    training = eclare.train(stack, config, generator=generator, progress=progress)
+    thin = eclare.super_resolve(stack, training.network, config, progress=progress)
+    return Outcome(thin, training.record())
+
+
+METHODS: Mapping[MethodName, Method] = MappingProxyType(
+    {
+        "eclare": Method(learned, learns=True, memory_factor=24),
+        "cubic": Method(cubic, learns=False, memory_factor=16),
+        "inverse": Method(inverse, learns=False, memory_factor=40),
+    }
+)

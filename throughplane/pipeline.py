@@ -1,0 +1,265 @@
+"""One scan's way through the house: volume, acquisition, working order, method, volume."""
+
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import torch
+
+from forward_models import (
+    Acquisition,
+    FlagConflict,
+    InputRefused,
+    Sidecar,
+    SliceGrid,
+    SliceProfile,
+    Volume,
+    acquisition_of,
+    noise_sd,
+    read_sidecar,
+    read_volume,
+    require_usable,
+    sidecar_path,
+    thin_grid_for,
+    volume_from_image,
+)
+from forward_models.acquisition import ProfileFamily
+from forward_models.progress import Progress, silent
+from forward_models.stack import Stack, stack_of
+from throughplane.device import Stopwatch, device_named, memory_errors_told, peak_memory_bytes, threads
+from throughplane.inspection import acquisition_record, geometry_record
+from throughplane.methods import METHODS, Method, MethodName, Preset
+from throughplane.version import version
+
+DEFAULT_PRESET: Preset = "standard"
+DEFAULT_SEED = 0
+
+
+@dataclass(frozen=True)
+class Acquired:
+    """What a caller knows of the acquisition; None leaves it to the file and its sidecar."""
+
+    thickness_mm: float | None = None
+    gap_mm: float | None = None
+    profile: ProfileFamily | SliceProfile | None = None
+    axis: int | None = None
+    volume: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """A scan that has been read, found usable, and understood."""
+
+    name: str
+    volume: Volume
+    acquisition: Acquisition
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know before trusting the result, one line each."""
+        return (*self.volume.warnings, *self.acquisition.notes)
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Everything decided before the arithmetic starts; `throughplane upsample --dry-run` shows it."""
+
+    scan: Scan
+    thin: SliceGrid
+    method_name: MethodName
+    preset: Preset
+    seed: int
+    device: torch.device
+    threads: int | None
+
+    @property
+    def method(self) -> Method:
+        return METHODS[self.method_name]
+
+    @property
+    def thin_shape(self) -> tuple[int, int, int]:
+        shape = list(self.scan.volume.data.shape)
+        shape[self.scan.acquisition.axis] = self.thin.count
+        return (shape[0], shape[1], shape[2])
+
+    @property
+    def memory_bytes(self) -> int:
+        """Expected peak memory, interpreter and libraries included."""
+        voxels = int(np.prod(self.thin_shape))
+        return int(4e8 + self.method.memory_factor * voxels)
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """A thin-slice volume and what can be said for it.
+
+    Attributes:
+        image: float32, in the orientation of the scan, sform = qform.
+        record: everything needed to understand and repeat the run; JSON-ready.
+        residual: W x - y on the grid of the scan, in its units: where the result disagrees with the measurement.
+        volume: the image as a `Volume`, to be written in another dtype.
+    """
+
+    image: nib.Nifti1Image
+    record: Mapping[str, Any]
+    residual: nib.Nifti1Image
+    volume: Volume
+
+
+def super_resolve(
+    scan: str | Path | nib.spatialimages.SpatialImage,
+    *,
+    method: MethodName = "eclare",
+    thickness_mm: float | None = None,
+    gap_mm: float | None = None,
+    profile: ProfileFamily | SliceProfile | None = None,
+    axis: int | None = None,
+    volume: int | None = None,
+    spacing_mm: float | None = None,
+    preset: Preset | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    seed: int | None = None,
+    progress: Progress = silent,
+) -> Result:
+    """Turn a stack of thick slices into a thin-slice volume.
+
+    Args:
+        scan: path of a .nii, .nii.gz or .mgz file (its JSON sidecar is read too), or a nibabel image.
+        method: `eclare` learns from the scan itself, `inverse` regularises, `cubic` interpolates.
+        thickness_mm, gap_mm: of the slices; by default from the sidecar, else no gap is assumed.
+        profile: a family of `forward_models` (`Gaussian`, `Box`, `slr`) or a sampled profile; default Gaussian.
+        axis: array axis of the slices; by default the one with the largest voxels.
+        volume: which volume of a 4-D file.
+        spacing_mm: of the thin slices; by default the coarser in-plane voxel size.
+        preset: cost of methods that learn: `fast`, `standard` (default) or `best`.
+        device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+        threads: CPU threads; by default as many as torch chooses.
+        seed: of methods that draw random numbers; default 0.
+        progress: called with stage, steps done and steps in all.
+
+    Raises:
+        InputRefused: the scan cannot be processed as it is; the message says why and what to do.
+        FlagConflict: arguments contradict each other, or one would be ignored.
+        throughplane.OutOfMemory: with what to do.
+    """
+    read = read_scan(scan, Acquired(thickness_mm, gap_mm, profile, axis, volume))
+    return carry_out(plan(read, method, spacing_mm, preset, device, threads, seed), progress)
+
+
+def read_scan(scan: str | Path | nib.spatialimages.SpatialImage, acquired: Acquired) -> Scan:
+    """Read a scan and work out how it was acquired; arguments and errors as for `super_resolve`."""
+    if isinstance(scan, str | Path):
+        path = Path(scan)
+        volume, name, sidecar = read_volume(path, acquired.volume), str(path), read_sidecar(sidecar_path(path))
+    else:
+        volume, name, sidecar = volume_from_image(scan, acquired.volume), "image", Sidecar()
+    require_usable(volume, name)
+    acquisition = acquisition_of(
+        volume,
+        sidecar,
+        axis=acquired.axis,
+        thickness_mm=acquired.thickness_mm,
+        gap_mm=acquired.gap_mm,
+        profile=acquired.profile,
+    )
+    return Scan(name, volume, acquisition)
+
+
+def plan(
+    scan: Scan,
+    method: MethodName,
+    spacing_mm: float | None,
+    preset: Preset | None,
+    device: str,
+    threads: int | None,
+    seed: int | None,
+) -> Plan:
+    """Settle everything that can be settled, and refuse what cannot, before the arithmetic starts."""
+    if method not in METHODS:
+        raise InputRefused(f"method {method!r} is unknown; expected one of {', '.join(METHODS)}")
+    if not METHODS[method].learns:
+        for flag, value in (("--preset", preset), ("--seed", seed)):
+            if value is not None:
+                raise FlagConflict(f"{flag} {value} would be ignored: --method {method} learns nothing; leave one out")
+    thin_mm = scan.acquisition.thin_mm if spacing_mm is None else spacing_mm
+    thin = thin_grid_for(scan.acquisition.slices, thin_mm)
+    if thin_mm > scan.acquisition.thickness_mm * (1 + 1e-6):
+        raise InputRefused(
+            f"thin slices of {thin_mm:.4g} mm would be thicker than the scan's own {scan.acquisition.thickness_mm:.4g} "
+            "mm; pass a smaller --spacing"
+        )
+    return Plan(
+        scan,
+        thin,
+        method,
+        DEFAULT_PRESET if preset is None else preset,
+        DEFAULT_SEED if seed is None else seed,
+        device_named(device),
+        threads,
+    )
+
+
+def carry_out(plan: Plan, progress: Progress = silent) -> Result:
+    """Do what was planned."""
+    clock = Stopwatch()
+    scan, acquisition = plan.scan, plan.scan.acquisition
+    with threads(plan.threads) as thread_count, memory_errors_told(plan.device):
+        stack = stack_of(scan.volume, acquisition, plan.thin.spacing_mm).to(plan.device)
+        generator = torch.Generator().manual_seed(plan.seed)
+        outcome = plan.method.run(stack, plan.preset, generator, progress)
+        residual = stack.selection.apply(outcome.thin) - stack.slices
+        volume = scan.volume.on_grid(stack.in_file_order(outcome.thin), acquisition.axis, plan.thin)
+        left = scan.volume.on_grid(stack.in_file_order(residual), acquisition.axis, acquisition.slices)
+        noise = noise_sd(stack.slices) * stack.scale
+    record = {
+        "SliceThickness": plan.thin.spacing_mm,
+        "SpacingBetweenSlices": plan.thin.spacing_mm,
+        **software_record(),
+        "method": plan.method_name,
+        **({"preset": plan.preset, "seed": plan.seed} if plan.method.learns else {}),
+        "input": {"file": scan.name, "sha256": scan.volume.sha256, **geometry_record(scan.volume)},
+        "acquisition": acquisition_record(scan.volume, acquisition),
+        "output": geometry_record(volume),
+        "warnings": list(scan.notes),
+        "method_details": dict(outcome.details),
+        "residual": residual_record(stack, residual, noise),
+        "device": str(plan.device),
+        "threads": thread_count,
+        "seconds": round(clock.seconds, 2),
+        "peak_memory_bytes": peak_memory_bytes(),
+    }
+    return Result(volume.image(), record, left.image(), volume)
+
+
+def residual_record(stack: Stack, residual: torch.Tensor, noise: float) -> dict[str, Any]:
+    """How well W x explains y: root mean squares in image units, relative to the scan and to its noise."""
+    rms = float(residual.double().square().mean().sqrt()) * stack.scale
+    scan_rms = float(stack.slices.double().square().mean().sqrt()) * stack.scale
+    return {
+        "rms": rms,
+        "relative_to_scan": rms / scan_rms if scan_rms else 0.0,
+        "noise_sd": noise,
+        "relative_to_noise": rms / noise if noise else None,
+        "condition_of_w": stack.selection.condition,
+        "damping": stack.selection.damping,
+        "mismatch_left_at_most": stack.selection.mismatch_left,
+    }
+
+
+def software_record() -> dict[str, Any]:
+    """Versions that a result depends on."""
+    return {
+        "GeneratedBy": [{"Name": "throughplane", "Version": version()}],
+        "software": {
+            "throughplane": version(),
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "nibabel": nib.__version__,
+        },
+    }

@@ -1,0 +1,130 @@
+"""Any tool's thin volume, made to explain the scan: x + S (y - W x)."""
+
+from dataclasses import replace
+
+import nibabel as nib
+import numpy as np
+import torch
+from jaxtyping import Float64, Shaped
+
+from forward_models import InputRefused, SliceGrid, Volume, noise_sd, slice_selection
+from forward_models.selection import SliceSelection
+from throughplane.device import Stopwatch, memory_errors_told, peak_memory_bytes
+from throughplane.inspection import acquisition_record, geometry_record
+from throughplane.pipeline import Result, Scan, software_record
+
+SAME_PLACE_MM = 1e-2
+
+
+def project(thin: Volume, thin_name: str, scan: Scan) -> Result:
+    """The volume closest to `thin`, for smooth corrections, whose thick slices are those of `scan`.
+
+    The thin volume may be stored in another order than the scan and start anywhere along the slice normal; in plane it
+    must have the scan's voxels, and along the normal it must cover every slice centre. The result keeps its grid and
+    order. Where slices overlap the correction is damped; the record says by how much.
+
+    Raises:
+        InputRefused: the two do not share their in-plane grid.
+    """
+    clock = Stopwatch()
+    acquisition = scan.acquisition
+    axis = acquisition.axis
+    ordered = _stored_like(thin, scan.volume, axis, thin_name)
+    grid = _grid_along(ordered, scan.volume, axis)
+    selection = slice_selection(acquisition.slices, grid, acquisition.profile, axis)
+    with memory_errors_told(torch.device("cpu")):
+        y = torch.from_numpy(np.asarray(scan.volume.data, np.float64))
+        x = torch.from_numpy(np.asarray(ordered.data, np.float64))
+        consistent = selection.consistent(x, y)
+        before, after = (selection.apply(v) - y for v in (x, consistent))
+        result = replace(ordered, data=consistent.numpy().astype(np.float32))
+    volume = _stored_like(result, thin, None, thin_name)
+    volume = replace(volume, affine=thin.affine, header=thin.header)  # to the bit, not to rounding
+    noise = noise_sd(torch.from_numpy(np.moveaxis(scan.volume.data, axis, -1).astype(np.float32)))
+    record = {
+        "SliceThickness": grid.spacing_mm,
+        "SpacingBetweenSlices": grid.spacing_mm,
+        **software_record(),
+        "method": "project",
+        "input": {"file": scan.name, "sha256": scan.volume.sha256, **geometry_record(scan.volume)},
+        "thin_input": {"file": thin_name, "sha256": thin.sha256, **geometry_record(thin)},
+        "acquisition": acquisition_record(scan.volume, acquisition),
+        "output": geometry_record(volume),
+        "warnings": [*thin.warnings, *scan.notes],
+        "residual": _residuals(before, after, y, noise, selection),
+        "seconds": round(clock.seconds, 2),
+        "peak_memory_bytes": peak_memory_bytes(),
+    }
+    left = scan.volume.on_grid(after.numpy().astype(np.float32), axis, acquisition.slices)
+    return Result(volume.image(), record, left.image(), volume)
+
+
+def _residuals(
+    before: torch.Tensor, after: torch.Tensor, y: torch.Tensor, noise: float, selection: SliceSelection
+) -> dict[str, float | None]:
+    scan_rms, rms_before, rms_after = (float(v.square().mean().sqrt()) for v in (y, before, after))
+    return {
+        "rms": rms_after,
+        "relative_to_scan": rms_after / scan_rms,
+        "rms_before": rms_before,
+        "relative_to_scan_before": rms_before / scan_rms,
+        "noise_sd": noise,
+        "relative_to_noise": rms_after / noise if noise else None,
+        "condition_of_w": selection.condition,
+        "damping": selection.damping,
+        "mismatch_left_at_most": selection.mismatch_left,
+    }
+
+
+def _stored_like(volume: Volume, model: Volume, slice_axis: int | None, name: str) -> Volume:
+    """`volume` with array axes permuted and flipped to run like those of `model`.
+
+    With a `slice_axis`, in-plane voxels must also coincide with the model's.
+    """
+    directions = np.linalg.inv(volume.affine[:3, :3] / volume.voxel_mm) @ (model.affine[:3, :3] / model.voxel_mm)
+    rounded = np.rint(directions)
+    aligned = np.abs(directions - rounded).max() < 1e-3 and np.array_equal(np.abs(rounded).sum(axis=0), [1, 1, 1])
+    if not aligned:
+        raise InputRefused(f"{name} is rotated against the scan; project needs a volume on the scan's own axes")
+    axes = np.abs(rounded).argmax(axis=0)
+    flips = rounded[axes, np.arange(3)].astype(int)
+    data, affine = _reoriented(volume, axes, flips)
+    result = replace(volume, data=data, affine=affine)
+    if slice_axis is not None:
+        _require_same_plane(result, model, slice_axis, name)
+    return result
+
+
+def _reoriented(
+    volume: Volume, axes: Shaped[np.ndarray, "3"], flips: Shaped[np.ndarray, "3"]
+) -> tuple[Shaped[np.ndarray, "i j k"], Float64[np.ndarray, "4 4"]]:
+    orientation = np.empty((3, 2))
+    orientation[axes, 0] = np.arange(3)
+    orientation[axes, 1] = flips
+    data = nib.orientations.apply_orientation(volume.data, orientation)
+    affine = volume.affine @ nib.orientations.inv_ornt_aff(orientation, volume.data.shape)
+    return np.ascontiguousarray(data), affine
+
+
+def _require_same_plane(thin: Volume, scan: Volume, axis: int, name: str) -> None:
+    in_plane = [i for i in range(3) if i != axis]
+    shapes = [tuple(v.data.shape[i] for i in in_plane) for v in (thin, scan)]
+    if shapes[0] != shapes[1]:
+        raise InputRefused(f"{name} has {shapes[0]} voxels in plane, the scan {shapes[1]}; both must share that grid")
+    normal = scan.affine[:3, axis] / scan.voxel_mm[axis]
+    for corner in ((0, 0), (shapes[1][0] - 1, 0), (0, shapes[1][1] - 1)):
+        index = np.zeros(4)
+        index[in_plane] = corner
+        index[3] = 1
+        offset = ((thin.affine - scan.affine) @ index)[:3]
+        sideways = float(np.linalg.norm(offset - (offset @ normal) * normal))
+        if sideways > SAME_PLACE_MM:
+            raise InputRefused(f"{name} lies {sideways:.3g} mm beside the scan in plane; both must share that grid")
+
+
+def _grid_along(thin: Volume, scan: Volume, axis: int) -> SliceGrid:
+    """Where the slices of `thin` lie, in mm from the middle of the scan's stack."""
+    normal = scan.affine[:3, axis] / scan.voxel_mm[axis]
+    first = float((thin.affine[:3, 3] - scan.affine[:3, 3]) @ normal) + scan.slice_grid(axis).first_mm
+    count, spacing = thin.data.shape[axis], thin.voxel_mm[axis]
+    return SliceGrid(count, spacing, first + (count - 1) / 2 * spacing)

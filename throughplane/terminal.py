@@ -1,0 +1,176 @@
+"""What a person sees in the terminal."""
+
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+
+from forward_models import FlagConflict
+from forward_models.progress import Progress, silent
+from throughplane.companions import CompanionKind
+from throughplane.inspection import Inspection, as_record
+from throughplane.pipeline import Plan
+
+LINE_SECONDS = 15.0  # between lines where there is no terminal to draw a bar on
+
+
+@contextmanager
+def progress_on(console: Console, quiet: bool) -> Iterator[Progress]:
+    """Bars with time left on a terminal, a line now and then elsewhere, nothing if `quiet`."""
+    if quiet:
+        yield silent
+    elif console.is_terminal:
+        with _bars(console) as report:
+            yield report
+    else:
+        yield _lines(console)
+
+
+@contextmanager
+def _bars(console: Console) -> Iterator[Progress]:
+    columns = (
+        TextColumn("{task.description:>16}"),
+        BarColumn(bar_width=32),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Bars(*columns, console=console, speed_estimate_period=60) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def report(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, total=total)
+            bars.update(tasks[stage], completed=done, total=total)
+
+        yield report
+
+
+def _lines(console: Console) -> Progress:
+    started: dict[str, float] = {}
+    told: dict[str, float] = {}
+
+    def report(stage: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        started.setdefault(stage, now)
+        if done < total and now - told.get(stage, started[stage]) < LINE_SECONDS:
+            return
+        told[stage] = now
+        seconds = now - started[stage]
+        left = seconds / done * (total - done) if done else 0.0
+        console.print(f"{stage}: {done}/{total}, {seconds:.0f} s, about {left:.0f} s left", highlight=False)
+
+    return report
+
+
+def show_inspection(inspection: Inspection, console: Console) -> None:
+    """The table of `throughplane inspect`."""
+    record = as_record(inspection)
+    table = Table(title=inspection.name, show_header=False, title_justify="left", title_style="bold", min_width=60)
+    table.add_column(style="cyan")
+    table.add_column(overflow="fold")
+    sizes = " x ".join(f"{size:.4g}" for size in record["voxel_mm"])
+    low, high = record["intensity_range"]
+    table.add_row("array", f"{' x '.join(map(str, record['shape']))}, {record['dtype']}, {low:g} to {high:g}")
+    table.add_row("voxels", f"{sizes} mm, orientation {record['orientation']}")
+    if inspection.acquisition is not None:
+        for name, text in _acquisition_rows(record):
+            table.add_row(name, text)
+    for warning in (*record["warnings"], *record.get("notes", ())):
+        table.add_row("[yellow]note[/]", warning)
+    verdict = f"[red]refused[/]: {record['refusal']}" if record["refusal"] else "[green]can be super-resolved[/]"
+    table.add_row("verdict", verdict)
+    console.print(table)
+
+
+def _acquisition_rows(record: Mapping[str, Any]) -> list[tuple[str, str]]:
+    oblique = f", {record['oblique_degrees']:.1f} degrees oblique" if record["oblique_degrees"] >= 0.05 else ""
+    return [
+        ("slices", f"{record['slices']} {record['plane']}{oblique}, array axis {record['slice_axis']}"),
+        ("spacing", f"{record['spacing_mm']:.4g} mm (positions)"),
+        ("thickness", f"{record['thickness_mm']:.4g} mm ({record['thickness_source']})"),
+        ("gap", f"{record['gap_mm'] + 0.0:.4g} mm"),
+        ("profile", f"{record['profile']}, FWHM {record['profile_fwhm_mm']:.4g} mm ({record['profile_source']})"),
+        ("noise", f"{record['noise_sd']:.4g} (in-plane standard deviation)"),
+        ("thin slices", f"{record['thin_slices']} of {record['thin_spacing_mm']:.4g} mm, {record['factor']:.3g} times"),
+    ]
+
+
+def stdout() -> Console:
+    """For results."""
+    return Console(file=sys.stdout)
+
+
+class Teller:
+    """Tells a person what happens, on standard error, as much as was asked for.
+
+    Raises:
+        FlagConflict: both `quiet` and `verbose`.
+    """
+
+    def __init__(self, quiet: bool, verbose: bool) -> None:
+        if quiet and verbose:
+            raise FlagConflict("--quiet and --verbose contradict each other; leave one out")
+        self._quiet = quiet
+        self._verbose = verbose
+        self._console = Console(stderr=True)
+
+    def progress(self) -> AbstractContextManager[Progress]:
+        """Where long jobs report to."""
+        return progress_on(self._console, self._quiet)
+
+    def notes(self, notes: Sequence[str]) -> None:
+        """What to know before trusting the result."""
+        if not self._quiet:
+            for note in notes:
+                self._console.print(f"note: {note}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+
+    def plan(self, plan: Plan, companions: Mapping[Path, CompanionKind]) -> None:
+        """What will be done."""
+        if self._quiet:
+            return
+        acquisition, scan = plan.scan.acquisition, plan.scan.volume
+        shape = " x ".join(map(str, plan.thin_shape))
+        preset = f", preset {plan.preset}, seed {plan.seed}" if plan.method.learns else ""
+        rows = [
+            ("scan", f"{plan.scan.name}, {' x '.join(map(str, scan.data.shape))}, slice axis {acquisition.axis}"),
+            ("slices", f"{_mm(acquisition.thickness_mm)} thick every {_mm(acquisition.spacing_mm)}"),
+            ("profile", f"{acquisition.profile.name}, FWHM {_mm(acquisition.profile.fwhm_mm)}"),
+            ("thin volume", f"{shape}, thin slices of {_mm(plan.thin.spacing_mm)}"),
+            ("method", f"{plan.method_name}{preset}, on {plan.device}"),
+            ("memory", f"about {plan.memory_bytes / 2**30:.1f} GiB"),
+            *(("also", f"{target} ({kind.value})") for target, kind in companions.items()),
+        ]
+        for name, text in rows:
+            self._console.print(f"{name:>12}  {text}", highlight=False, markup=False, soft_wrap=True)
+
+    def written(self, files: Sequence[Path], record: Mapping[str, Any]) -> None:
+        """What came of it."""
+        if self._quiet:
+            return
+        residual, seconds = record.get("residual"), record.get("seconds")
+        took = f" in {seconds:.0f} s" if seconds else ""
+        self._console.print(f"wrote {', '.join(map(str, files))}{took}", highlight=False, markup=False, soft_wrap=True)
+        if residual:
+            noise = residual["relative_to_noise"]
+            against = f", {noise:.3g} times its noise" if noise else ""
+            self._console.print(
+                f"W x - y is {residual['relative_to_scan']:.2e} of the scan{against}", highlight=False, soft_wrap=True
+            )
+
+    def table(self, table: Table) -> None:
+        """A table, unless quiet."""
+        if not self._quiet:
+            self._console.print(table)
+
+
+def _mm(value: float) -> str:
+    return f"{value:.4g} mm"
