@@ -45,6 +45,7 @@ def simulate(
     operator = slice_selection(thick, source, profile, axis)
     values = operator.apply(torch.from_numpy(np.asarray(thin.data, np.float64)))
     if noise_sd > 0:
+        _require_magnitude(thin)
         values = _rician(values, noise_sd, generator)
     return thin.on_grid(values.numpy().astype(np.float32), axis, thick)
 
@@ -86,13 +87,16 @@ def _matching_voxels(thin: SliceGrid, thick: SliceGrid) -> slice:
     return slice(start, start + count)
 
 
+def _require_magnitude(thin: Volume) -> None:
+    if thin.data.min() < 0:
+        raise InputRefused(
+            f"the thin volume holds negative values (down to {float(thin.data.min()):g}); Rician noise belongs to "
+            "magnitude images; leave --noise out or take the magnitude first"
+        )
+
+
 def _rician(values: Float[Tensor, "..."], noise_sd: float, generator: torch.Generator | None) -> Float[Tensor, "..."]:
     if generator is None:
         raise ValueError("noise needs a generator")
-    if values.min() < 0:
-        raise InputRefused(
-            f"the scan holds negative values (down to {float(values.min()):g}); Rician noise belongs to magnitude "
-            "images; leave --noise out or take the magnitude first"
-        )
     real, imaginary = (noise_sd * torch.randn(values.shape, generator=generator, dtype=values.dtype) for _ in range(2))
     return torch.hypot(values + real, imaginary)

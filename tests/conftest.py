@@ -58,7 +58,7 @@ def save(path: Path, data: np.ndarray, affine: np.ndarray, sidecar: str | None =
 @pytest.fixture
 def thick_scan(tmp_path) -> Path:
     """An oblique scan of 9 slices every 3.3 mm, thickness 3 mm by its sidecar, 0.9 mm in plane."""
-    data = head_phantom((32, 34, 33))[:, :, 1::4][:, :, :9]
+    data = head_phantom((32, 34, 36))[:, :, 1::4]
     return save(
         tmp_path / "scan.nii.gz",
         np.round(data).astype(np.int16),

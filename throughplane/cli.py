@@ -18,12 +18,17 @@ app = App(
     help_epilogue="Exit codes: 0 ok, 1 some cases failed, 2 usage, 3 input refused, 4 out of memory, "
     "5 weights missing, 130 interrupted. Not a medical device.",
     version=lambda: f"throughplane {version()}",
+    suppress_keyboard_interrupt=False,
 )
 # loaded when called, so that a typing mistake is told at once
-app.command("throughplane.commands:inspect", help="Say how a scan was acquired and whether super-resolution makes sense.")
+app.command(
+    "throughplane.commands:inspect", help="Say how a scan was acquired and whether super-resolution makes sense."
+)
 app.command("throughplane.commands:upsample", help="Turn a stack of thick slices into a thin-slice volume.")
 app.command("throughplane.commands:project", help="Make any tool's thin-slice volume explain the scan.")
-app.command("throughplane.commands:simulate", help="Make the thick-slice scan that a scanner would give of a thin volume.")
+app.command(
+    "throughplane.commands:simulate", help="Make the thick-slice scan that a scanner would give of a thin volume."
+)
 app.command("throughplane.commands:demo", help="Degrade a packaged head to thick slices and back, with a picture.")
 
 

@@ -1,0 +1,400 @@
+"""The command line in process: one test per command, one per refusal."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from tests.conftest import head_phantom, oblique_affine, save
+from throughplane.cli import main
+
+
+@pytest.fixture
+def thin(tmp_path) -> Path:
+    return save(tmp_path / "thin.nii.gz", head_phantom(), oblique_affine((1, 1, 1)))
+
+
+def run(*argv: object) -> int:
+    return main([str(a) for a in argv])
+
+
+def files_in(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+# ---- each command ----
+
+
+def test_version(capsys):
+    assert run("--version") == 0
+    assert capsys.readouterr().out.startswith("throughplane ")
+
+
+def test_inspect_tells_geometry_sources_and_verdict(thick_scan, capsys):
+    assert run("inspect", thick_scan) == 0
+    told = capsys.readouterr().out
+    for part in ("0.9 x 0.9 x 3.3 mm", "3 mm (sidecar)", "0.3 mm", "9 axial", "can be super-resolved"):
+        assert part in told
+
+
+def test_inspect_json_is_json(thick_scan, capsys):
+    assert run("inspect", thick_scan, "--json") == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["thickness_mm"] == 3.0
+    assert record["thickness_source"] == "sidecar"
+    assert record["thin_slices"] == 33
+    assert record["suitable"]
+
+
+def test_inspect_shows_what_it_refuses(thin, capsys):
+    assert run("inspect", thin) == 3
+    assert "isotropic" in " ".join(capsys.readouterr().out.split())
+
+
+def test_simulated_scans_carry_their_own_sidecar(thin, tmp_path, capsys):
+    out = tmp_path / "thick.nii.gz"
+    assert run("simulate", thin, out, "--thickness", 4, "--gap", 1, "--profile", "slr", "--noise", 5, "--seed", 3) == 0
+    record = json.loads((tmp_path / "thick.json").read_text())
+    assert (record["SliceThickness"], record["SpacingBetweenSlices"]) == pytest.approx((4.0, 5.0))
+    assert (record["seed"], record["noise_sd"]) == (3, 5.0)
+    capsys.readouterr()
+    assert run("inspect", out, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["thickness_mm"], found["thickness_source"]) == (pytest.approx(4.0), "sidecar")
+    assert found["gap_mm"] == pytest.approx(1.0, abs=1e-5)
+
+
+@pytest.mark.parametrize("method", ["cubic", "inverse"])
+def test_upsample_writes_volume_and_record(thick_scan, tmp_path, method):
+    out = tmp_path / "out.nii.gz"
+    assert run("upsample", thick_scan, out, "--method", method, "-q") == 0
+    image, scan = nib.load(out), nib.load(thick_scan)
+    assert image.get_data_dtype() == np.float32
+    assert image.header.get_zooms() == pytest.approx((0.9, 0.9, 0.9))
+    assert image.shape == (32, 34, 33)
+    assert np.allclose(image.get_sform(), image.get_qform(), atol=1e-5)
+    middle = lambda i: i.affine @ [*((np.array(i.shape) - 1) / 2), 1]  # noqa: E731
+    assert middle(image) == pytest.approx(middle(scan), abs=1e-3)
+    record = json.loads((tmp_path / "out.json").read_text())
+    assert record["method"] == method
+    assert record["arguments"]["scan"] == str(thick_scan)
+    assert record["input"]["sha256"]
+    assert record["acquisition"]["thickness_source"] == "sidecar"
+    assert record["residual"]["relative_to_scan"] < (1e-5 if method == "inverse" else 0.5)
+    assert record["SliceThickness"] == pytest.approx(0.9)
+
+
+def test_two_runs_give_identical_files(thick_scan, tmp_path):
+    for name in ("a.nii.gz", "b.nii.gz"):
+        assert run("upsample", thick_scan, tmp_path / name, "--method", "inverse", "-q") == 0
+    assert (tmp_path / "a.nii.gz").read_bytes() == (tmp_path / "b.nii.gz").read_bytes()
+
+
+def test_masks_and_labels_go_along(thick_scan, tmp_path):
+    labels = (head_phantom((32, 34, 36))[:, :, 1::4] > 400).astype(np.uint8) * 17
+    mask = save(tmp_path / "mask.nii.gz", labels, oblique_affine())
+    real = save(tmp_path / "map.nii.gz", labels * np.float32(0.1), oblique_affine())
+    argv = ["--also", mask, tmp_path / "mask_out.nii.gz", "--also", real, tmp_path / "map_out.nii.gz"]
+    assert run("upsample", thick_scan, tmp_path / "out.nii.gz", "--method", "cubic", *argv) == 0
+    out, carried = nib.load(tmp_path / "out.nii.gz"), nib.load(tmp_path / "mask_out.nii.gz")
+    assert np.unique(np.asarray(carried.dataobj)).tolist() == [0, 17]
+    assert carried.get_data_dtype() == np.uint8
+    assert np.allclose(carried.affine, out.affine)
+    assert np.unique(nib.load(tmp_path / "map_out.nii.gz").get_fdata()).size > 100
+
+
+def test_dry_run_says_the_plan_and_writes_nothing(thick_scan, tmp_path, capsys):
+    before = files_in(tmp_path)
+    assert run("upsample", thick_scan, tmp_path / "out.nii.gz", "--dry-run", "--preset", "fast") == 0
+    told = capsys.readouterr().err
+    for part in ("32 x 34 x 33", "eclare, preset fast, seed 0", "3 mm thick every 3.3 mm", "GiB"):
+        assert part in told
+    assert files_in(tmp_path) == before
+
+
+def test_like_input_writes_the_dtype_of_the_scan(thick_scan, tmp_path):
+    assert run("upsample", thick_scan, tmp_path / "o.nii.gz", "--method", "cubic", "--dtype", "like-input") == 0
+    assert nib.load(tmp_path / "o.nii.gz").get_data_dtype() == np.int16
+
+
+def test_what_does_not_fit_the_dtype_is_told(tmp_path, capsys):
+    data = head_phantom((32, 34, 36))[:, :, 1::4].astype(np.uint16)
+    scan = save(tmp_path / "u.nii.gz", data, oblique_affine())
+    assert run("upsample", scan, tmp_path / "o.nii.gz", "--method", "cubic", "--dtype", "like-input") == 0
+    assert "voxels do not fit uint16 and were set to its limits" in capsys.readouterr().err
+    assert json.loads((tmp_path / "o.json").read_text())["voxels_set_to_dtype_limits"] > 0
+
+
+def test_project_makes_any_volume_explain_the_scan(thick_scan, tmp_path):
+    assert run("upsample", thick_scan, tmp_path / "c.nii.gz", "--method", "cubic") == 0
+    stored = nib.load(tmp_path / "c.nii.gz").as_reoriented(np.array([[1, -1], [2, 1], [0, -1]]))
+    stored.to_filename(tmp_path / "other_order.nii.gz")
+    for name in ("c", "other_order"):
+        assert run("project", tmp_path / f"{name}.nii.gz", thick_scan, tmp_path / f"{name}_p.nii.gz") == 0
+        residual = json.loads((tmp_path / f"{name}_p.json").read_text())["residual"]
+        assert residual["relative_to_scan"] < 1e-5 < residual["relative_to_scan_before"]
+    a, b = (nib.load(tmp_path / f"{name}_p.nii.gz") for name in ("c", "other_order"))
+    assert np.allclose(b.affine, stored.affine)
+    back = b.as_reoriented(nib.orientations.ornt_transform(nib.io_orientation(b.affine), nib.io_orientation(a.affine)))
+    assert np.allclose(back.get_fdata(), a.get_fdata(), atol=1e-3)
+
+
+# ---- each refusal: one line, its exit code, nothing written ----
+
+RAMP = np.arange(20 * 22 * 12, dtype=np.float32).reshape(20, 22, 12)
+
+
+def broken_scan(kind: str, folder: Path) -> Path:
+    affine, path = oblique_affine((1, 1, 4)), folder / "bad.nii.gz"
+    with_nan = RAMP.copy()
+    with_nan[1, 2, 3] = np.nan
+    images = {
+        "isotropic": (RAMP, oblique_affine((1, 1, 1))),
+        "two thick axes": (RAMP, oblique_affine((1, 4, 4))),
+        "4-D": (np.stack([RAMP, RAMP], 3), affine),
+        "RGB": (np.zeros(RAMP.shape, [("R", "u1"), ("G", "u1"), ("B", "u1")]), affine),
+        "complex": (RAMP.astype(np.complex64), affine),
+        "NaN": (with_nan, affine),
+        "Inf": (np.where(np.isnan(with_nan), np.inf, with_nan), affine),
+        "all zero": (0 * RAMP, affine),
+        "one slice": (RAMP[:, :, :1], affine),
+        "three slices": (RAMP[:, :, :3], affine),
+        "sheared": (RAMP, affine @ np.array([[1, 0.1, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])),
+    }
+    if kind in images:
+        nib.Nifti1Image(images[kind][0], images[kind][1]).to_filename(path)
+    elif kind == "truncated":
+        whole = save(folder / "whole.nii.gz", RAMP, affine).read_bytes()
+        path.write_bytes(whole[: len(whole) // 2])
+    elif kind == "not a NIfTI":
+        path.write_bytes(b"hello" * 200)
+    elif kind == "singular":
+        image = nib.Nifti1Image(RAMP, affine)
+        image.header["srow_z"] = 0
+        image.header["sform_code"] = 1
+        content = bytearray(image.to_bytes())
+        content[312:328] = b"\0" * 16  # srow_z
+        (folder / "bad.nii").write_bytes(content)
+        return folder / "bad.nii"
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("isotropic", "isotropic and needs no super-resolution"),
+        ("two thick axes", "equally thick; say which with --axis"),
+        ("4-D", "holds 2 volumes; choose one with --volume"),
+        ("RGB", "RGB"),
+        ("complex", "complex"),
+        ("NaN", "NaN or Inf"),
+        ("Inf", "NaN or Inf"),
+        ("all zero", "zero everywhere"),
+        ("one slice", "1 slices"),
+        ("three slices", "3 slices"),
+        ("sheared", "sheared affine"),
+        ("singular", "singular affine"),
+        ("truncated", "damaged or truncated"),
+        ("not a NIfTI", "not a readable NIfTI"),
+        ("missing", "does not exist"),
+    ],
+)
+def test_bad_scans_get_one_line_exit_3_and_no_file(tmp_path, capsys, kind, message):
+    scan = broken_scan(kind, tmp_path)
+    before = files_in(tmp_path)
+    assert run("upsample", scan, tmp_path / "out.nii.gz") == 3
+    told = capsys.readouterr().err
+    assert message in told
+    assert told.startswith("throughplane: ")
+    assert told.count("\n") == 1
+    assert files_in(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "message"),
+    [
+        (["--thickness", "0"], 3, "expected a positive number"),
+        (["--thickness", "-3"], 3, "expected a positive number"),
+        (["--thickness", "1000"], 3, "exceeds the stack's length"),
+        (["--thickness", "3", "--gap", "2"], 3, "add up to 5 mm"),
+        (["--gap", "9"], 3, "leaves no slice"),
+        (["--axis", "5"], 3, "expected 0, 1 or 2"),
+        (["--axis", "0"], 3, "not larger than in plane"),
+        (["--spacing", "7"], 3, "pass a spacing between 0 and"),
+        (["--spacing", "-1"], 3, "pass a spacing between 0 and"),
+        (["--spacing", "3.2"], 3, "thicker than the scan's own"),
+        (["--volume", "0"], 3, "would be ignored"),
+        (["--profile", "missing.json"], 3, "does not exist"),
+        (["--device", "cuda:7"], 3, "not available on this machine"),
+        (["--device", "toaster"], 3, "not a device"),
+        (["--threads", "0", "--method", "cubic"], 3, "expected at least 1"),
+        (["--method", "cubic", "--preset", "fast"], 2, "--preset fast would be ignored: --method cubic"),
+        (["--method", "inverse", "--seed", "1"], 2, "--seed 1 would be ignored: --method inverse"),
+        (["--quiet", "--verbose"], 2, "--quiet and --verbose"),
+        (["--dry-run", "--json-record", "r.json"], 2, "--json-record r.json would be ignored with --dry-run"),
+        (["--method", "magic"], 2, "magic"),
+        (["--thickness", "thin"], 2, "thin"),
+        (["--unknown"], 2, "--unknown"),
+    ],
+)
+def test_bad_flags_get_one_line_and_no_file(thick_scan, tmp_path, capsys, flags, code, message):
+    before = files_in(tmp_path)
+    assert run("upsample", thick_scan, tmp_path / "out.nii.gz", *flags) == code
+    told = capsys.readouterr().err
+    assert message in told
+    assert told.count("throughplane: ") == 1
+    assert "Traceback" not in told
+    assert files_in(tmp_path) == before
+
+
+def test_a_profile_file_beside_thickness_names_both_flags(thick_scan, tmp_path, capsys):
+    profile = tmp_path / "p.json"
+    profile.write_text('{"offsets_mm": [-2, -1, 0, 1, 2], "weights": [0, 1, 2, 1, 0]}')
+    argv = ["upsample", thick_scan, tmp_path / "o.nii.gz", "--method", "cubic", "--profile", profile]
+    assert run(*argv, "--thickness", 3) == 2
+    assert "--thickness 3 would be ignored: --profile" in capsys.readouterr().err
+    assert run(*argv) == 0
+    assert json.loads((tmp_path / "o.json").read_text())["acquisition"]["thickness_mm"] == pytest.approx(2.0)
+
+
+def test_a_file_that_is_not_a_profile_is_refused(thick_scan, tmp_path, capsys):
+    assert run("upsample", thick_scan, tmp_path / "o.nii.gz", "--profile", thick_scan) == 3
+    assert "is not a slice profile" in capsys.readouterr().err
+
+
+def test_outputs_are_checked_before_any_work(thick_scan, tmp_path, capsys):
+    argv = ["upsample", thick_scan]
+    assert run(*argv, tmp_path / "no" / "o.nii.gz") == 3
+    assert "does not exist; create it first" in capsys.readouterr().err
+    assert run(*argv, tmp_path / "o.png") == 3
+    assert "must end in .nii.gz, .nii or .mgz" in capsys.readouterr().err
+    assert run(*argv, thick_scan) == 3
+    assert "would overwrite an input" in capsys.readouterr().err
+    assert run(*argv, tmp_path / "scan.nii") == 3  # its record would replace the scan's sidecar
+    assert "would overwrite an input" in capsys.readouterr().err
+    (tmp_path / "folder.nii").mkdir()
+    assert run(*argv, tmp_path / "folder.nii") == 3
+    assert "is a folder" in capsys.readouterr().err
+
+
+def test_existing_output_needs_force(thick_scan, tmp_path, capsys):
+    out = tmp_path / "o.nii.gz"
+    out.write_text("old")
+    assert run("upsample", thick_scan, out, "--method", "cubic") == 3
+    assert "exists; pass --force" in capsys.readouterr().err
+    assert out.read_text() == "old"
+    assert run("upsample", thick_scan, out, "--method", "cubic", "--force") == 0
+    assert nib.load(out).shape == (32, 34, 33)
+
+
+def test_one_name_for_two_outputs_is_refused(thick_scan, tmp_path, capsys):
+    out = tmp_path / "o.nii.gz"
+    assert run("upsample", thick_scan, out, "--also", thick_scan, out, "--method", "cubic") == 2
+    assert "two outputs" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder that nobody can write to")
+def test_an_unwritable_folder_is_refused(thick_scan, capsys):
+    assert run("upsample", thick_scan, "/proc/o.nii.gz", "--method", "cubic") == 3
+    told = capsys.readouterr().err
+    assert "not writable" in told or "nothing was written" in told
+
+
+def test_a_full_disk_leaves_nothing(thick_scan, tmp_path, capsys):
+    """A limit on file size stands in for the disk."""
+    before = files_in(tmp_path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    try:
+        code = run("upsample", thick_scan, tmp_path / "o.nii.gz", "--method", "cubic")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert code == 3
+    assert "nothing was written" in capsys.readouterr().err
+    assert files_in(tmp_path) == before
+
+
+def test_companions_on_another_grid_are_refused(thick_scan, tmp_path, capsys):
+    shifted = save(tmp_path / "s.nii.gz", np.ones((32, 34, 9), np.uint8), oblique_affine(origin=(0.0, 0, 0)))
+    smaller = save(tmp_path / "t.nii.gz", np.ones((32, 34, 8), np.uint8), oblique_affine())
+    for file, message in ((shifted, "mm away from the scan"), (smaller, "shape is (32, 34, 8)")):
+        assert run("upsample", thick_scan, tmp_path / "o.nii.gz", "--also", file, tmp_path / "m.nii.gz") == 3
+        told = capsys.readouterr().err
+        assert message in told
+        assert file.name in told
+
+
+def test_project_refuses_other_grids(thick_scan, tmp_path, capsys):
+    rotated = save(tmp_path / "r.nii.gz", np.ones((32, 34, 33), np.float32), oblique_affine((0.9,) * 3, (0.5, 0, 0)))
+    cropped = save(tmp_path / "c.nii.gz", np.ones((30, 34, 33), np.float32), oblique_affine((0.9,) * 3))
+    beside = oblique_affine((0.9,) * 3)
+    beside[:3, 3] += 2 * beside[:3, 0]
+    moved = save(tmp_path / "m.nii.gz", np.ones((32, 34, 33), np.float32), beside)
+    for file, message in ((rotated, "rotated"), (cropped, "voxels in plane"), (moved, "beside the scan in plane")):
+        assert run("project", file, thick_scan, tmp_path / "o.nii.gz") == 3
+        assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "message"),
+    [
+        ([], 2, "needs --thickness"),
+        (["--thickness", "4", "--seed", "1"], 2, "--seed 1 would be ignored without --noise"),
+        (["--thickness", "0.5"], 3, "must not be smaller"),
+        (["--thickness", "4", "--gap", "-3.5"], 3, "must be larger"),
+        (["--thickness", "4", "--noise", "-1"], 3, "standard deviation of 0 or more"),
+        (["--thickness", "4", "--axis", "7"], 3, "expected 0, 1 or 2"),
+        (["--thickness", "100"], 3, "no slice"),
+    ],
+)
+def test_simulations_that_make_no_sense_are_refused(thin, tmp_path, capsys, flags, code, message):
+    before = files_in(tmp_path)
+    assert run("simulate", thin, tmp_path / "o.nii.gz", *flags) == code
+    assert message in capsys.readouterr().err
+    assert files_in(tmp_path) == before
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_interruption_exits_130_and_leaves_nothing(thick_scan, tmp_path, signum):
+    before = files_in(tmp_path)
+    argv = [sys.executable, "-m", "throughplane.cli", "upsample", str(thick_scan), str(tmp_path / "o.nii.gz")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True, env=environment)
+    time.sleep(8)  # by then it trains
+    process.send_signal(signum)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 130, told
+    assert "interrupted; nothing was written" in told
+    assert files_in(tmp_path) == before
+
+
+def test_running_out_of_memory_exits_4(thick_scan, tmp_path, capsys, monkeypatch):
+    def exhausted(*_):
+        raise MemoryError
+
+    monkeypatch.setattr("throughplane.pipeline.stack_of", exhausted)
+    assert run("upsample", thick_scan, tmp_path / "o.nii.gz", "--method", "cubic") == 4
+    assert "out of memory; pass a coarser --spacing" in capsys.readouterr().err
+
+
+def test_the_unexpected_is_one_line_unless_debugging(thick_scan, tmp_path, capsys, monkeypatch):
+    def broken(*_):
+        raise ZeroDivisionError("surprise")
+
+    monkeypatch.setattr("throughplane.pipeline.stack_of", broken)
+    assert run("upsample", thick_scan, tmp_path / "o.nii.gz", "--method", "cubic") == 1
+    told = capsys.readouterr().err
+    assert "unexpected ZeroDivisionError: surprise; please report it" in told
+    assert "Traceback" not in told
+    assert run("upsample", thick_scan, tmp_path / "o.nii.gz", "--method", "cubic", "--debug") == 1
+    assert "Traceback" in capsys.readouterr().err
