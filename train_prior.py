@@ -9,8 +9,10 @@ from typing import get_args
 from forward_models import InputRefused
 from priors.checkpoint import config_fields
 from priors.corpus import read_corpus
+from priors.learner import Precision, TrainingConfig
+from priors.pace import Schedule
 from priors.patches import PatchConfig
-from priors.training import Precision, Progress, Schedule, TrainingConfig, train
+from priors.training import Progress, train
 
 
 def main(argv: list[str] | None = None) -> int:

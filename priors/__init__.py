@@ -3,8 +3,10 @@
 from priors.checkpoint import Checkpoint, load_checkpoint
 from priors.corpus import Corpus, read_corpus
 from priors.denoiser import DenoiserConfig, Prior, SliceDenoiser
+from priors.learner import TrainingConfig
+from priors.pace import Schedule
 from priors.planes import Plane, slice_of
-from priors.training import Progress, Schedule, TrainingConfig, train
+from priors.training import Progress, train
 
 __all__ = [
     "Checkpoint",

@@ -16,7 +16,7 @@ from torch import Tensor
 from forward_models import InputRefused, file_sha256
 from priors.augment import GAINS
 from priors.data import RANGE_PERCENTILE, SPACING_MM
-from priors.denoiser import DenoiserConfig, Prior, SliceDenoiser
+from priors.denoiser import DenoiserConfig, Prior, new_denoiser
 from priors.noise import NoiseLevels
 from priors.planes import Plane
 
@@ -126,12 +126,12 @@ def load_checkpoint(folder: Path, dtype: torch.dtype = torch.float32) -> Checkpo
     weights, metadata = _read_tensors(folder / WEIGHTS)
     _check_consistency(folder, config, preprocess, data, metadata)
     denoiser = DenoiserConfig(**{**config["denoiser"], "channels": tuple(config["denoiser"]["channels"])})
-    network = SliceDenoiser(denoiser)
+    network = new_denoiser(denoiser)
     try:
         network.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
     except RuntimeError:
         raise InputRefused(f"{folder / WEIGHTS} does not hold the network that {CONFIG} describes") from None
-    network = network.to(dtype=dtype, memory_format=torch.channels_last).eval().requires_grad_(False)
+    network = network.to(dtype).eval().requires_grad_(False)
     return Checkpoint(Prior(network), config, preprocess, data, config["sha256"][WEIGHTS])
 
 
@@ -171,16 +171,17 @@ def _weights_metadata(preprocess: Json) -> dict[str, str]:
 
 
 def _check_consistency(folder: Path, config: Json, preprocess: Json, data: Json, metadata: Mapping[str, str]) -> None:
-    claims = (
-        ("spacing_mm", preprocess.get("spacing_mm"), data.get("spacing_mm"), DATA),
-        ("spacing_mm", preprocess.get("spacing_mm"), _number(metadata, "spacing_mm"), WEIGHTS),
-    )
+    spacing_mm = preprocess.get("spacing_mm")
+    claims = [
+        ("spacing_mm", spacing_mm, data.get("spacing_mm"), DATA),
+        ("spacing_mm", spacing_mm, _number(metadata, "spacing_mm"), WEIGHTS),
+    ]
     for field in ("mean", "sigma_data"):
         stated = preprocess.get("intensity", {}).get(field)
-        claims += (
+        claims += [
             (f"intensity {field}", stated, config.get("denoiser", {}).get(field), CONFIG),
             (f"intensity {field}", stated, _number(metadata, field), WEIGHTS),
-        )
+        ]
     for what, stated, other, file in claims:
         if stated is None or stated != other:
             raise InputRefused(

@@ -81,7 +81,7 @@ def read_scan(path: Path) -> HeadScan:
         sha256=volume.sha256,
         licence=LICENCES.get(subject_of(path), UNKNOWN_LICENCE),
         voxels=voxels[box].to(torch.float16).contiguous(),
-        slices=_slices_with_head(head[box]),
+        slices=_slices_with_head((head & (voxels > HEAD_LEVEL))[box]),
     )
 
 

@@ -30,7 +30,7 @@ class FixedSlice:
 
 def fixed_slices(scans: tuple[HeadScan, ...], shares: tuple[float, ...] = SHARES) -> tuple[FixedSlice, ...]:
     """Slices of every scan in every plane, the same at every call."""
-    slices = []
+    slices: list[FixedSlice] = []
     for scan in scans:
         voxels = scan.voxels.float()
         head = head_mask(voxels)

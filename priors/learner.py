@@ -1,0 +1,138 @@
+"""What training changes, and how it goes into a checkpoint and comes back bit for bit."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+from diffusers.training_utils import EMAModel
+from torch import Tensor
+
+from forward_models import InputRefused
+from priors.checkpoint import Json, config_fields, load_checkpoint, load_train_state, recover
+from priors.corpus import Corpus
+from priors.denoiser import DenoiserConfig, SliceDenoiser, new_denoiser
+from priors.patches import PatchConfig
+
+Precision = Literal["no", "bf16"]
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Everything that shapes the weights. The learning rate is constant after warm-up: stop whenever you like.
+
+    Attributes:
+        batch_size: patches per process and step.
+        learning_rate: of Adam.
+        warmup_steps: over which the learning rate rises from 0.
+        clip: largest norm of the gradient.
+        ema_decay: of the averaged weights, once (1 + step) / (10 + step) exceeds it.
+        precision: of the network's arithmetic; weights and optimiser stay in float32.
+        seed: of patches, noise and initial weights.
+    """
+
+    batch_size: int = 16
+    learning_rate: float = 4e-4
+    warmup_steps: int = 200
+    clip: float = 1.0
+    ema_decay: float = 0.9995
+    precision: Precision = "no"
+    seed: int = 1
+    patches: PatchConfig = field(default_factory=PatchConfig)
+    denoiser: DenoiserConfig = field(default_factory=DenoiserConfig)
+
+
+@dataclass(eq=False)
+class Learner:
+    """The state that training changes: all of it goes into a checkpoint and comes back."""
+
+    network: SliceDenoiser
+    optimiser: torch.optim.Optimizer
+    ema: EMAModel
+    step: int = 0
+    worked_minutes: float = 0.0
+    best_psnr: float = float("-inf")
+
+    def averaged(self) -> dict[str, Tensor]:
+        """EMA weights by name."""
+        names = [name for name, _ in self.network.named_parameters()]
+        return dict(zip(names, self.ema.shadow_params, strict=True))
+
+
+def new_learner(config: TrainingConfig, corpus: Corpus, latest: Path, start_from: Path | None) -> Learner:
+    """The one that `latest` holds; where there is none, a new one, from scratch or with the weights of `start_from`.
+
+    Raises:
+        InputRefused: `latest` was made with another configuration or other data.
+    """
+    torch.manual_seed(config.seed)  # diffusers draws initial weights from the global generator
+    network = new_denoiser(config.denoiser)
+    recover(latest)
+    resuming = latest.exists()
+    if start_from is not None and not resuming:
+        network.load_state_dict(load_checkpoint(start_from).prior.network.state_dict())
+    optimiser = torch.optim.Adam(network.parameters(), lr=config.learning_rate, betas=(0.9, 0.99))
+    learner = Learner(network, optimiser, EMAModel(network.parameters(), decay=config.ema_decay))
+    if resuming:
+        _restore(learner, config, corpus, latest)
+    return learner
+
+
+def train_state(learner: Learner) -> tuple[dict[str, Tensor], Json]:
+    names = [name for name, _ in learner.network.named_parameters()]
+    tensors: dict[str, Tensor] = {f"network/{name}": tensor for name, tensor in learner.network.named_parameters()}
+    tensors |= {f"ema/{name}": tensor for name, tensor in learner.averaged().items()}
+    for index, moments in learner.optimiser.state_dict()["state"].items():
+        tensors |= {f"{key}/{names[index]}": moments[key] for key in ("exp_avg", "exp_avg_sq")}
+    numbers = {
+        "step": learner.step,
+        "worked_minutes": learner.worked_minutes,
+        "best_psnr": learner.best_psnr,
+        "ema_step": learner.ema.optimization_step,
+    }
+    return tensors, numbers
+
+
+def _restore(learner: Learner, config: TrainingConfig, corpus: Corpus, folder: Path) -> None:
+    checkpoint = load_checkpoint(folder)
+    _require_same(folder, checkpoint.config, config_record(config), "configuration")
+    _require_same(folder, checkpoint.data, corpus.record(), "data")
+    tensors, numbers = load_train_state(folder)
+    parameters = dict(learner.network.named_parameters())
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(tensors[f"network/{name}"])
+        for name, average in learner.averaged().items():
+            average.copy_(tensors[f"ema/{name}"])
+    moments = {
+        index: {
+            "step": torch.tensor(float(numbers["step"])),
+            **{key: tensors[f"{key}/{name}"] for key in ("exp_avg", "exp_avg_sq")},
+        }
+        for index, name in enumerate(parameters)
+        if f"exp_avg/{name}" in tensors
+    }
+    learner.optimiser.load_state_dict({**learner.optimiser.state_dict(), "state": moments})
+    learner.ema.optimization_step = numbers["ema_step"]
+    learner.step, learner.worked_minutes = numbers["step"], numbers["worked_minutes"]
+    learner.best_psnr = numbers["best_psnr"]
+
+
+def config_record(config: TrainingConfig) -> Json:
+    fields = config_fields(config)
+    return {"denoiser": fields.pop("denoiser"), "training": fields}
+
+
+def _require_same(folder: Path, found: Json, expected: Json, what: str) -> None:
+    for key, value in expected.items():
+        if found.get(key) != value:
+            raise InputRefused(
+                f"{folder} was trained with other {what}: {key} is {_short(found.get(key))} there and "
+                f"{_short(value)} here; write to another folder with --start-from {folder}"
+            )
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value, sort_keys=True)
+    return text if len(text) < 200 else text[:197] + "..."

@@ -1,0 +1,183 @@
+"""Training learns, resumes bit for bit, stops when asked, and says what went wrong."""
+
+import json
+import os
+import signal
+from dataclasses import replace
+
+import pytest
+import torch
+
+import train_prior
+from forward_models import InputRefused
+from priors import pace
+from priors.checkpoint import load_checkpoint, load_train_state
+from priors.denoiser import new_denoiser
+from priors.learner import new_learner
+from priors.pace import Schedule, WorkClock, stop_on_signal
+from priors.patches import Patches, collate
+from priors.training import denoising_loss, train
+from tests.priors.conftest import TINY, TINY_TRAINING, save_heads
+
+
+def state_of(out):
+    tensors, numbers = load_train_state(out / "latest")
+    return tensors, {key: value for key, value in numbers.items() if key != "worked_minutes"}
+
+
+def same(one, other):
+    (tensors, numbers), (other_tensors, other_numbers) = one, other
+    equal = [torch.equal(tensor, other_tensors[name]) for name, tensor in tensors.items()]
+    return numbers == other_numbers and tensors.keys() == other_tensors.keys() and all(equal)
+
+
+def only_seed(changes):
+    return {key: value for key, value in changes.items() if key == "seed"}
+
+
+@pytest.fixture(scope="module")
+def four_steps(corpus, tmp_path_factory):
+    out = tmp_path_factory.mktemp("run") / "out"
+    train(TINY_TRAINING, Schedule(last_step=4), corpus, out)
+    return out
+
+
+def test_two_steps_resumed_for_two_more_equal_four_bit_for_bit(corpus, four_steps, tmp_path):
+    train(TINY_TRAINING, Schedule(last_step=2), corpus, tmp_path)
+    halfway = state_of(tmp_path)
+    train(TINY_TRAINING, Schedule(last_step=4), corpus, tmp_path)
+    assert same(state_of(tmp_path), state_of(four_steps))
+    assert not same(halfway, state_of(four_steps))
+
+
+def test_forgetting_the_optimiser_would_show(corpus, four_steps, tmp_path, monkeypatch):
+    """The broken twin: the same two calls, the moments lost in between."""
+    train(TINY_TRAINING, Schedule(last_step=2), corpus, tmp_path)
+    monkeypatch.setattr(torch.optim.Adam, "load_state_dict", lambda *_: None)
+    train(TINY_TRAINING, Schedule(last_step=4), corpus, tmp_path)
+    assert not same(state_of(tmp_path), state_of(four_steps))
+
+
+def test_training_leaves_a_checkpoint_that_loads_and_a_log(corpus, four_steps):
+    latest, best = load_checkpoint(four_steps / "latest"), load_checkpoint(four_steps / "best")
+    assert latest.data == best.data == corpus.record()
+    assert latest.config["reached"]["step"] == 4
+    assert not (four_steps / "best" / "train_state.safetensors").exists()
+    lines = [json.loads(line) for line in (four_steps / "log.jsonl").read_text().splitlines()]
+    assert lines[-1]["validation_psnr_db"].keys() == {"0.05", "0.1", "0.2", "0.5"}
+    card = (four_steps / "latest" / "README.md").read_text()
+    assert all(word in card for word in ("philips_T1w.nii.gz", "BSD-2-Clause", "uih2", "Faces", "4 steps"))
+
+
+def test_the_weights_kept_are_averages(four_steps):
+    tensors, _ = load_train_state(four_steps / "latest")
+    kept = load_checkpoint(four_steps / "latest").prior.network.state_dict()
+    assert all(torch.equal(kept[name], tensors[f"ema/{name}"]) for name in kept)
+    assert any(not torch.equal(kept[name], tensors[f"network/{name}"]) for name in kept)
+
+
+def test_the_loss_falls(corpus, tmp_path):
+    config = replace(TINY_TRAINING, batch_size=8, learning_rate=3e-3)
+    train(config, Schedule(last_step=25), corpus, tmp_path)
+    patches = Patches(corpus.train, corpus.label_maps, config.patches, seed=99)
+    batch = replace(collate([patches[i] for i in range(64)]), sigma=torch.full((64,), 0.5))
+    trained, untrained = load_checkpoint(tmp_path / "latest").prior.network, new_denoiser(TINY)
+    with torch.no_grad():
+        before, after = (denoising_loss(net, TINY.preconditioning, batch) for net in (untrained, trained))
+    assert float(after) < 0.8 * float(before)
+
+
+def test_a_silent_network_has_loss_one_on_gaussian_patches():
+    edm = TINY.preconditioning
+    generator = torch.Generator().manual_seed(0)
+    items = [
+        (
+            edm.mean + edm.sigma_data * torch.randn(32, 32, generator=generator),
+            torch.randn(32, 32, generator=generator),
+            sigma,
+            0,
+            0,
+        )
+        for sigma in (0.01, 0.3, 5.0)
+    ]
+
+    def silent(x, sigma, _plane):
+        return edm.mean + edm.c_skip(sigma[:, None, None]) * (x - edm.mean)
+
+    assert float(denoising_loss(silent, edm, collate(items))) == pytest.approx(1, abs=4 * (2 / (3 * 1024)) ** 0.5)
+
+
+def test_a_loss_that_is_not_finite_says_where(corpus, tmp_path):
+    scans = tuple(replace(scan, voxels=scan.voxels * float("nan")) for scan in corpus.train)
+    spoilt = replace(corpus, train=scans, label_maps=())
+    with pytest.raises(FloatingPointError, match=r"loss is nan at step 0; patches of .*_T.w.nii.gz; sigma \d"):
+        train(TINY_TRAINING, Schedule(last_step=2), spoilt, tmp_path)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_training_with_a_checkpoint(corpus, tmp_path, number):
+    def stop(progress):
+        if progress.step == 2:
+            os.kill(os.getpid(), number)
+
+    before = signal.getsignal(number)
+    train(TINY_TRAINING, Schedule(last_step=50), corpus, tmp_path, report=stop)
+    assert state_of(tmp_path)[1]["step"] == 3
+    assert signal.getsignal(number) is before
+
+
+def test_without_a_signal_nothing_stops():
+    with stop_on_signal() as stopping:
+        assert not stopping()
+
+
+def test_other_settings_or_data_do_not_continue_a_run(corpus, four_steps):
+    with pytest.raises(InputRefused, match=r"trained with other configuration: training is .* --start-from"):
+        train(replace(TINY_TRAINING, learning_rate=1.0), Schedule(last_step=5), corpus, four_steps)
+    with pytest.raises(InputRefused, match="trained with other data: label_maps is"):
+        train(TINY_TRAINING, Schedule(last_step=5), replace(corpus, label_maps=()), four_steps)
+
+
+def test_a_new_run_starts_from_the_weights_it_is_given(corpus, four_steps, tmp_path):
+    config = replace(TINY_TRAINING, learning_rate=5e-4)
+    learner = new_learner(config, corpus, tmp_path / "latest", start_from=four_steps / "latest")
+    kept = load_checkpoint(four_steps / "latest").prior.network.state_dict()
+    assert learner.step == 0
+    assert all(torch.equal(tensor, kept[name]) for name, tensor in learner.network.state_dict().items())
+
+
+def test_a_pause_does_not_count_as_work(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(pace.time, "monotonic", lambda: now[0])
+    clock = WorkClock(5.0)
+    for passed in (60.0, 60.0, 36_000.0, 60.0):  # seconds; the third was a night
+        now[0] += passed
+        clock.tick()
+    assert 5 + 4 <= clock.minutes <= 5 + 3 + pace.PAUSE
+    now[0] += 600
+    clock.skip()
+    assert clock.minutes <= 5 + 3 + pace.PAUSE
+
+
+def test_limits_end_training_and_time_left_follows_from_the_pace():
+    assert Schedule(time_limit_minutes=5).is_over(step=1, minutes=5.1)
+    assert Schedule(last_step=10).is_over(step=10, minutes=0)
+    assert not Schedule().is_over(step=10**9, minutes=10**9)
+    assert Schedule().minutes_left(step=5, first_step=0, minutes=5) is None
+    assert Schedule(time_limit_minutes=60, last_step=40).minutes_left(step=20, first_step=10, minutes=5) == 10
+
+
+def test_the_command_trains_resumes_and_refuses(tmp_path, capsys, monkeypatch):
+    heads = save_heads(tmp_path / "heads")
+    monkeypatch.setattr(
+        train_prior, "TrainingConfig", lambda *_, **changes: replace(TINY_TRAINING, **only_seed(changes))
+    )
+    arguments = [str(heads), str(tmp_path / "out"), "--seed", "3"]
+    assert train_prior.main([*arguments, "--dry-run"]) == 0
+    assert json.loads(capsys.readouterr().out)["data"]["split"]["validation"] == ["uih2"]
+    assert not (tmp_path / "out").exists()
+    assert train_prior.main([*arguments, "--last-step", "1"]) == 0
+    assert train_prior.main([*arguments, "--last-step", "2"]) == 0
+    assert "step 2: 4 patches" in capsys.readouterr().out
+    assert train_prior.main([str(tmp_path / "nowhere"), str(tmp_path / "out")]) == 3
+    assert "nowhere does not exist" in capsys.readouterr().err
