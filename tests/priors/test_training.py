@@ -160,11 +160,11 @@ def test_a_pause_does_not_count_as_work(monkeypatch):
 
 
 def test_limits_end_training_and_time_left_follows_from_the_pace():
-    assert Schedule(time_limit_minutes=5).is_over(step=1, minutes=5.1)
-    assert Schedule(last_step=10).is_over(step=10, minutes=0)
-    assert not Schedule().is_over(step=10**9, minutes=10**9)
-    assert Schedule().minutes_left(step=5, first_step=0, minutes=5) is None
-    assert Schedule(time_limit_minutes=60, last_step=40).minutes_left(step=20, first_step=10, minutes=5) == 10
+    assert Schedule(time_limit_minutes=5.0).is_over(step=1, minutes=5.1)
+    assert Schedule(last_step=10).is_over(step=10, minutes=0.0)
+    assert not Schedule().is_over(step=10**9, minutes=1e9)
+    assert Schedule().minutes_left(step=5, first_step=0, minutes=5.0) is None
+    assert Schedule(time_limit_minutes=60.0, last_step=40).minutes_left(step=20, first_step=10, minutes=5.0) == 10
 
 
 def test_the_command_trains_resumes_and_refuses(tmp_path, capsys, monkeypatch):

@@ -1,0 +1,72 @@
+"""Scores with known values; the same slices and noise at every call; classical denoisers that denoise."""
+
+from statistics import mean
+
+import pytest
+import torch
+
+from benchmarks.prior_denoising import CLASSICAL, _spline_wavelet, rows
+from priors.planes import Plane
+from priors.validation import FixedSlice, denoising_psnr, fixed_slices, head_psnr, mean_psnr_by_sigma
+from tests.priors.conftest import TINY
+
+
+@pytest.mark.parametrize(("offset", "expected_db"), [(0.1, 20.0), (0.01, 40.0), (-0.1, 20.0)])
+def test_psnr_of_a_constant_offset_is_known(offset, expected_db):
+    truth, head = torch.rand(8, 8, generator=torch.Generator().manual_seed(0)), torch.ones(8, 8, dtype=torch.bool)
+    assert head_psnr(truth + offset, truth, head) == pytest.approx(expected_db, abs=1e-3)
+
+
+def test_psnr_looks_at_the_head_only():
+    truth, head = torch.zeros(8, 8), torch.zeros(8, 8, dtype=torch.bool)
+    head[2:4] = True
+    assert head_psnr(truth + 0.1 + ~head, truth, head) == pytest.approx(20.0, abs=1e-3)
+
+
+def test_doing_nothing_scores_the_noise_level(corpus):
+    slices = fixed_slices(corpus.validation)
+    for sigma, db in mean_psnr_by_sigma(lambda x, *_: x, slices).items():
+        pixels = sum(int(item.head.sum()) for item in slices)
+        assert db == pytest.approx(-20 * torch.log10(torch.tensor(sigma)).item(), abs=4 * 8.7 / pixels**0.5)
+
+
+def test_the_exact_denoiser_of_the_head_scores_above_doing_nothing(corpus):
+    """And the score can tell: shrinking to the mean is worse at little noise, better at much."""
+    edm, slices = TINY.preconditioning, fixed_slices(corpus.validation)
+
+    def shrink(x, sigma, _plane):
+        return edm.mean + edm.c_skip(torch.tensor(sigma)) * (x - edm.mean)
+
+    nothing, shrunk = (mean_psnr_by_sigma(d, slices, (0.02, 0.5)) for d in (lambda x, *_: x, shrink))
+    assert shrunk[0.5] > nothing[0.5] + 2
+    assert shrunk[0.02] < nothing[0.02] + 0.1
+
+
+def test_slices_and_noise_are_the_same_at_every_call(corpus):
+    one, other = fixed_slices(corpus.validation), fixed_slices(corpus.validation)
+    assert [(a.scan, a.plane) for a in one] == [("uih2_T1w.nii.gz", plane) for plane in Plane for _ in range(2)]
+    assert all(torch.equal(a.clean, b.clean) and torch.equal(a.noise, b.noise) for a, b in zip(one, other, strict=True))
+    assert not torch.equal(one[0].noise, one[1].noise)
+
+
+def test_wavelet_parts_add_up():
+    x = torch.rand(2, 64, 70, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(torch.stack(_spline_wavelet(x)).sum(dim=0), x)
+
+
+def blocks():
+    clean = torch.kron(torch.rand(4, 4, generator=torch.Generator().manual_seed(0)), torch.ones(16, 16))
+    noise = torch.randn(64, 64, generator=torch.Generator().manual_seed(1))
+    return FixedSlice("blocks", "T1w", Plane.AXIAL, clean, torch.ones(64, 64, dtype=torch.bool), noise)
+
+
+@pytest.mark.parametrize("name", list(CLASSICAL))
+def test_classical_denoisers_denoise(name):
+    best = max(mean(denoising_psnr(denoise, (blocks(),), 0.1)) for denoise in CLASSICAL[name])
+    assert best > 20 + 4  # 20 dB is doing nothing
+
+
+def test_the_table_names_the_gain_over_the_best_of_the_others():
+    table = rows({0.1: {"prior": (30.0,), "a": (27.0,), "b": (29.0,)}}, (blocks(),))
+    assert [row["scan"] for row in table] == ["blocks", "all"]
+    assert all(row["gain"] == 1.0 for row in table)
