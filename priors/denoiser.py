@@ -82,11 +82,13 @@ class Prior:
 
     network: SliceDenoiser
 
-    @torch.inference_mode()
     def denoise(
         self, x: Float[Tensor, "batch rows columns"], sigma: float, plane: Plane
     ) -> Float[Tensor, "batch rows columns"]:
-        """The posterior mean of x0 given x = x0 + sigma * n, slice by slice, for slices of any size."""
+        """The posterior mean of x0 given x = x0 + sigma * n, slice by slice, for slices of any size.
+
+        Differentiable in x where x asks for gradients; weights that `load_checkpoint` returns ask for none.
+        """
         if not sigma > 0:
             raise ValueError(f"sigma is {sigma}; expected a positive noise level, in intensity units")
         sigmas = torch.full((len(x),), sigma, device=x.device)

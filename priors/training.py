@@ -140,7 +140,7 @@ class _Writer:
         self.data = corpus.record()
         contrasts = sorted({scan.contrast for scan in corpus.train} | ({"synthetic"} if corpus.label_maps else set()))
         self.preprocess = preprocess_record(config.denoiser, config.patches.noise_levels, contrasts)
-        self.network = new_denoiser(config.denoiser).to(device).eval()
+        self.network = new_denoiser(config.denoiser).to(device).eval().requires_grad_(False)
 
     def save(self, learner: Learner, loss: float) -> dict[float, float]:
         """Write `latest`, and `best` where the validation PSNR is; append to the log. Returns PSNR in dB by sigma."""

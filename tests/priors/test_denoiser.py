@@ -11,7 +11,7 @@ from tests.priors.conftest import TINY
 def awake(seed=0):
     """A network whose last layer is not zero, as after training."""
     torch.manual_seed(seed)
-    network = new_denoiser(TINY).eval()
+    network = new_denoiser(TINY).eval().requires_grad_(False)
     with torch.no_grad():
         network.unet.conv_out.weight.normal_(std=0.3)
     return network
@@ -48,6 +48,19 @@ def test_a_slice_alone_equals_the_slice_in_a_batch():
     together = prior.denoise(x, 0.3, Plane.AXIAL)
     alone = torch.cat([prior.denoise(x[i : i + 1], 0.3, Plane.AXIAL) for i in range(3)])
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)  # convolutions block differently by batch size
+
+
+def test_gradients_reach_x_and_only_when_asked_for():
+    prior, x = Prior(awake()), noisy(1, 16, 16)
+    assert not prior.denoise(x, 0.3, Plane.AXIAL).requires_grad
+    probe = noisy(1, 16, 16, seed=1).double()
+    x = x.double().requires_grad_()
+    (gradient,) = torch.autograd.grad((prior.denoise(x, 0.3, Plane.AXIAL) * probe).sum(), x)
+    step = 1e-2 * noisy(1, 16, 16, seed=2).double()
+    with torch.no_grad():
+        ahead, behind = (prior.denoise(x + sign * step, 0.3, Plane.AXIAL) for sign in (1, -1))
+    slope = float(((ahead - behind) / 2 * probe).sum())
+    assert float((gradient * step).sum()) == pytest.approx(slope, rel=1e-2)  # curvature over the step; float32 inside
 
 
 def test_the_plane_matters_and_of_plane_fixes_it():
