@@ -7,6 +7,8 @@ from jaxtyping import Float
 
 from forward_models.errors import InputRefused
 
+ROUNDING = 1e-3  # samples; spacings in headers are rounded to float32
+
 
 @dataclass(frozen=True)
 class SliceGrid:
@@ -44,9 +46,9 @@ def same_field_of_view(grid: SliceGrid, spacing_mm: float) -> SliceGrid:
     """The grid of `spacing_mm` that keeps the field of view of `grid`: N = round(K * spacing / h) samples.
 
     Both fields of view share their middle, so they differ by at most h / 2 in all, a quarter of a sample at either
-    end.
+    end. Half a sample rounds down, also when a header's rounding has made it a little more.
     """
-    count = int(np.floor(grid.field_of_view_mm / spacing_mm + 0.5))
+    count = int(np.floor(grid.field_of_view_mm / spacing_mm + 0.5 - ROUNDING))
     return SliceGrid(max(count, 1), spacing_mm, grid.middle_mm)
 
 

@@ -55,10 +55,7 @@ def inverse(stack: Stack, preset: Preset, generator: torch.Generator, progress: 
     """The volume of least total variation that explains the scan; nothing learned."""
     del preset, generator
     solution = total_variation_inverse(stack, progress=progress)
-    return Outcome(
-        solution.x,
-        {"iterations": solution.iterations, "last_change": solution.change, "converged": solution.converged},
-    )
+    return Outcome(solution.x, {"iterations": solution.iterations, "last_change": solution.change})
 
 
 def learned(stack: Stack, preset: Preset, generator: torch.Generator, progress: Progress) -> Outcome:
