@@ -21,6 +21,9 @@ class EclareConfig:
     Attributes:
         block: residual blocks of the network.
         blocks, channels: how many, and how wide.
+        neighbours: slices on either side that the network sees beside the one it works on. With neighbours it learns
+            from a thin volume, because the scan's own slices are too far apart; without, from the scan's slices.
+        refreshes: how often, evenly spread over training, that thin volume is replaced by the network's own result.
         patch_slices, patch_width: patch at the input of the network: thick slices x in-plane voxels.
         batch: patches per step.
         steps: optimiser steps at most.
@@ -28,7 +31,7 @@ class EclareConfig:
         averaged_over: steps over which weights are averaged exponentially; 0 uses the last ones.
         held_out: share of the thick slices kept from training, whose patches decide when to stop and which weights win.
         check_every: steps between looks at the held-out patches.
-        patience: looks without improvement after which training stops.
+        patience: looks without improvement, after the last refresh, that end training.
         flips: whether inference also averages over the flips of each slice.
         consistent: whether the result is made to explain the scan exactly as a last step.
     """
@@ -36,6 +39,8 @@ class EclareConfig:
     block: BlockKind = BlockKind.PLAIN
     blocks: int = 6
     channels: int = 48
+    neighbours: int = 2
+    refreshes: int = 2
     patch_slices: int = 16
     patch_width: int = 64
     batch: int = 8
@@ -48,6 +53,15 @@ class EclareConfig:
     flips: bool = True
     consistent: bool = True
 
+    def __post_init__(self) -> None:
+        if self.refreshes and not self.neighbours:
+            raise ValueError(f"{self.refreshes} refreshes without neighbours: there is no thin volume to refresh")
+
+    @property
+    def refresh_steps(self) -> tuple[int, ...]:
+        """Steps after which the thin volume is replaced."""
+        return tuple(self.steps * (i + 1) // (self.refreshes + 1) for i in range(self.refreshes))
+
     @classmethod
     def as_published(cls) -> "EclareConfig":
         """ECLARE v1.0 (arXiv 2503.11787): 16 blocks, 256 channels, a million 8 x 8 patches in batches of 128."""
@@ -55,6 +69,8 @@ class EclareConfig:
             block=BlockKind.WIDE,
             blocks=16,
             channels=256,
+            neighbours=0,
+            refreshes=0,
             patch_slices=8,
             patch_width=8,
             batch=128,

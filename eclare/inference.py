@@ -1,13 +1,11 @@
 """Applying a trained network through the plane."""
 
 import torch
-from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
 from eclare.config import EclareConfig
 from eclare.network import GridChange, ThroughPlaneNetwork, grid_change, oversampling_for
-from eclare.training import reduced_precision
 from forward_models.progress import Progress, silent
 from forward_models.stack import Stack
 
@@ -31,26 +29,33 @@ def super_resolve(
     change = grid_change(selection.thick, selection.thin, oversampling).to(stack.slices.device)
     a, b, thick = stack.slices.shape
     total = torch.zeros(a, b, selection.thin.count, device=stack.slices.device)
-    views = {"b a": (b, a), "a b": (a, b)}
-    done, work = 0, a + b
-    for order, (count, width) in views.items():
-        slices = rearrange(stack.slices, f"a b thick -> {order.split()[0]} 1 thick {order.split()[1]}")
+    done = 0
+    for scan, target in ((stack.slices, total), (stack.slices.transpose(0, 1), total.transpose(0, 1))):
+        count, width, _ = scan.shape  # slices one after the other, each of width x thick voxels
         at_once = max(1, BATCH_BYTES // (2 * config.channels * thick * width))
         for start in range(0, count, at_once):
-            part = _through(network, slices[start : start + at_once], change, config.flips)
-            target = rearrange(total, f"a b thin -> {order.split()[0]} 1 thin {order.split()[1]}")
-            target[start : start + at_once] += part / 2
+            near = with_neighbours(scan.mT, range(start, min(start + at_once, count)), network.neighbours)
+            part = _through(network, near, change, config.flips)
+            target[start : start + at_once] += part[:, 0].mT / 2
             done += part.shape[0]
-            progress("inference", done, work)
+            progress("inference", done, a + b)
     return selection.consistent(total, stack.slices) if config.consistent else total
 
 
+def with_neighbours(
+    slices: Float[Tensor, "slice thick width"], chosen: range, neighbours: int
+) -> Float[Tensor, "batch near thick width"]:
+    """The chosen slices, each with as many neighbours on either side; the outermost slices are repeated."""
+    offsets = torch.arange(-neighbours, neighbours + 1)
+    indices = torch.tensor(chosen)[:, None] + offsets
+    return slices[indices.clamp(0, slices.shape[0] - 1).to(slices.device)]
+
+
 def _through(
-    network: ThroughPlaneNetwork, slices: Float[Tensor, "batch 1 thick width"], change: GridChange, flips: bool
+    network: ThroughPlaneNetwork, slices: Float[Tensor, "batch near thick width"], change: GridChange, flips: bool
 ) -> Float[Tensor, "batch 1 thin width"]:
     """The network's answer, averaged over the four flips of each slice if asked for."""
     axes_to_flip: list[tuple[int, ...]] = [(), (2,), (3,), (2, 3)] if flips else [()]
     slices = slices.contiguous(memory_format=torch.channels_last)
-    with reduced_precision(slices.device):
-        answers = (network(slices.flip(axes), change).flip(axes) for axes in axes_to_flip)
-        return sum(answers, torch.zeros(())) / len(axes_to_flip)
+    answers = (network(slices.flip(axes), change).flip(axes) for axes in axes_to_flip)
+    return sum(answers, torch.zeros((), device=slices.device)) / len(axes_to_flip)

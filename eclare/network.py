@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from eclare.config import BlockKind, EclareConfig
+from eclare.precision import reduced_precision
 from forward_models import SliceGrid, resampling_weights
 
 
@@ -47,6 +48,7 @@ def grid_change(thick: SliceGrid, thin: SliceGrid, oversampling: int) -> GridCha
 class ThroughPlaneNetwork(nn.Module):
     """Residual of the thin slices over their cubic interpolation, computed on the thick grid.
 
+    Works on one reformatted slice of the scan; its neighbours are further channels of the input.
     Convolutions see one value per thick slice; the last one gives `oversampling` channels, which become that many
     samples per slice (a one-dimensional pixel shuffle), resampled to the thin grid.
     """
@@ -54,7 +56,8 @@ class ThroughPlaneNetwork(nn.Module):
     def __init__(self, config: EclareConfig, oversampling: int) -> None:
         super().__init__()
         make = {BlockKind.PLAIN: _plain_block, BlockKind.WIDE: _wide_block}[config.block]
-        self.head = nn.Conv2d(1, config.channels, 3, padding=1)
+        self.neighbours = config.neighbours
+        self.head = nn.Conv2d(2 * config.neighbours + 1, config.channels, 3, padding=1)
         self.blocks = nn.ModuleList(make(config.channels) for _ in range(config.blocks))
         self.tail = nn.Conv2d(config.channels, oversampling, 3, padding=1)
         # the network starts as cubic interpolation
@@ -62,14 +65,19 @@ class ThroughPlaneNetwork(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(
-        self, slices: Float[Tensor, "batch 1 thick width"], change: GridChange
+        self, slices: Float[Tensor, "batch near thick width"], change: GridChange
     ) -> Float[Tensor, "batch 1 thin width"]:
+        with reduced_precision(slices.device):
+            fine = self._fine(slices)
+        residual = fine.float() if change.reduce is None else change.reduce @ fine.float()
+        return change.interpolate @ slices[:, self.neighbours, None] + residual
+
+    def _fine(self, slices: Float[Tensor, "batch near thick width"]) -> Float[Tensor, "batch 1 fine width"]:
+        """`oversampling` samples per slice."""
         x = start = self.head(slices)
         for block in self.blocks:
             x = x + block(x)
-        fine = rearrange(self.tail(x + start), "batch over thick width -> batch 1 (thick over) width").float()
-        residual = fine if change.reduce is None else change.reduce @ fine
-        return change.interpolate @ slices.float() + residual
+        return rearrange(self.tail(x + start), "batch over thick width -> batch 1 (thick over) width")
 
 
 def _plain_block(channels: int) -> nn.Module:

@@ -1,20 +1,22 @@
 """Training on one scan."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Int64
+from jaxtyping import Float
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from eclare.config import EclareConfig
-from eclare.network import GridChange, ThroughPlaneNetwork, grid_change, oversampling_for
+from eclare.inference import super_resolve
+from eclare.network import ThroughPlaneNetwork, grid_change, oversampling_for
 from eclare.pairs import Patches, PatchSource
+from forward_models import SliceGrid
 from forward_models.progress import Progress, silent
+from forward_models.solve import total_variation_inverse
 from forward_models.stack import Stack
 
 HELD_OUT_PATCHES = 32
@@ -66,48 +68,119 @@ def train(stack: Stack, config: EclareConfig, *, generator: torch.Generator, pro
     Raises:
         InputRefused: the slices are too small in plane to hold a patch.
         TrainingDiverged: the loss is not finite.
+
+    Notes:
+        Beyond the published method (`EclareConfig.as_published` leaves all of it out): the network sees neighbouring
+        slices, which a thick-slice scan does not have at the distance of in-plane voxels. They come from a thin volume,
+        first the one of least total variation, then the network's own result so far. What it learns is still how
+        in-plane detail looks when slices are thick. Weights are averaged, and judged by slices kept from training.
     """
-    device = stack.slices.device
-    learned, held_out = _split(stack.slices.shape[-1], config.held_out)
-    source = PatchSource(stack, learned, config.patch_slices, config.patch_width)
-    judge = PatchSource(stack, held_out, config.patch_slices, config.patch_width)
-    judged = judge.draw(HELD_OUT_PATCHES, generator=generator)
-    oversampling = oversampling_for(source.thick, source.thin.spacing_mm)
-    change = grid_change(source.thick, source.thin, oversampling).to(device)
-    network = _initialised(config, oversampling, generator).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    averaged = AveragedModel(network, avg_fn=_averaging(config.averaged_over))
-    optimiser = torch.optim.Adam(network.parameters(), lr=config.learning_rate)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.learning_rate, total_steps=config.steps)
+    lessons = _first_lessons(stack, config, generator, progress)
+    learner = _Learner(config, lessons.source, generator, stack.slices.device)
     watch = _Watch(config.patience)
     step = 0
     for step in range(1, config.steps + 1):
-        patches = source.draw(config.batch, generator=generator)
-        with reduced_precision(device):
-            loss = F.mse_loss(network(patches.thick, change), patches.thin)
-        if not torch.isfinite(loss):
-            raise TrainingDiverged(f"the loss is {loss.item()} at step {step}; the learning rate is too high")
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        schedule.step()
-        averaged.update_parameters(network)
+        learner.learn(lessons.source.draw(config.batch, generator=generator))
         progress("training", step, config.steps)
-        if step % config.check_every == 0 or step == config.steps:
-            watch.look(_rmse(averaged.module, judged, change), averaged.module)
-            if watch.gave_up:
+        if step in config.refresh_steps:
+            number = config.refresh_steps.index(step) + 1
+            lessons = _refreshed_lessons(
+                stack, learner.network, config, generator, _renamed(f"refresh {number}", progress)
+            )
+            watch = _Watch(config.patience)
+        elif step % config.check_every == 0 or step == config.steps:
+            watch.look(learner.rmse(lessons.judged), learner.network)
+            if watch.gave_up and step > max(config.refresh_steps, default=0):
                 progress("training", config.steps, config.steps)
                 break
-    network.load_state_dict(watch.best_weights)
-    return Training(network.eval(), step, tuple(watch.errors), _interpolation_rmse(judged, change), watch.gave_up)
+    learner.network.load_state_dict(watch.best_weights)
+    return Training(
+        learner.network.eval(), step, tuple(watch.errors), learner.interpolation_rmse(lessons.judged), watch.gave_up
+    )
 
 
-def reduced_precision(device: torch.device) -> AbstractContextManager[Any]:
-    """bfloat16 where the device computes it natively, float32 elsewhere."""
-    native = {
-        "cpu": torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported(),
-        "cuda": torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False),
-    }
-    return torch.autocast(device.type, torch.bfloat16) if native.get(device.type, False) else nullcontext()
+@dataclass(frozen=True, eq=False)
+class _Lessons:
+    """Where pairs come from, and held-out ones to judge by."""
+
+    source: PatchSource
+    judged: Patches
+
+
+def _first_lessons(stack: Stack, config: EclareConfig, generator: torch.Generator, progress: Progress) -> _Lessons:
+    """From the scan's slices; with neighbours, from the thin volume that total variation makes of them."""
+    if not config.neighbours:
+        return _lessons(stack.slices, stack.selection.thick, stack, config, generator)
+    thin = total_variation_inverse(stack, progress=_renamed("start", progress)).x
+    return _lessons(thin, stack.selection.thin, stack, config, generator)
+
+
+def _refreshed_lessons(
+    stack: Stack, network: ThroughPlaneNetwork, config: EclareConfig, generator: torch.Generator, progress: Progress
+) -> _Lessons:
+    """From what the network makes of the scan so far, made to explain the scan."""
+    thin = super_resolve(stack, network, replace(config, flips=False, consistent=True), progress=progress)
+    return _lessons(thin, stack.selection.thin, stack, config, generator)
+
+
+def _lessons(
+    volume: Float[Tensor, "a b slices"],
+    slices: SliceGrid,
+    stack: Stack,
+    config: EclareConfig,
+    generator: torch.Generator,
+) -> _Lessons:
+    source = PatchSource(volume, slices, stack, config)
+    return _Lessons(source, source.draw(HELD_OUT_PATCHES, generator=generator, held_out=True))
+
+
+def _renamed(stage: str, progress: Progress) -> Progress:
+    """The same progress under another name."""
+    return lambda _, done, total: progress(stage, done, total)
+
+
+class _Learner:
+    """The network that learns, and the average of its weights that counts."""
+
+    def __init__(
+        self, config: EclareConfig, source: PatchSource, generator: torch.Generator, device: torch.device
+    ) -> None:
+        oversampling = oversampling_for(source.thick, source.thin.spacing_mm)
+        self._change = grid_change(source.thick, source.thin, oversampling).to(device)
+        learning = _initialised(config, oversampling, generator)
+        self._learning = learning.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._averaged = AveragedModel(self._learning, avg_fn=_averaging(config.averaged_over))
+        self._optimiser = torch.optim.Adam(self._learning.parameters(), lr=config.learning_rate)
+        self._schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self._optimiser, config.learning_rate, total_steps=config.steps
+        )
+
+    @property
+    def network(self) -> ThroughPlaneNetwork:
+        """With averaged weights."""
+        return cast(ThroughPlaneNetwork, self._averaged.module)
+
+    def learn(self, patches: Patches) -> None:
+        """One step of the optimiser."""
+        loss = F.mse_loss(self._learning(patches.thick, self._change), patches.thin)
+        if not torch.isfinite(loss):
+            step = self._schedule.last_epoch + 1
+            raise TrainingDiverged(f"the loss is {loss.item()} at step {step}; the learning rate is too high")
+        self._optimiser.zero_grad()
+        loss.backward()
+        self._optimiser.step()
+        self._schedule.step()
+        self._averaged.update_parameters(self._learning)
+
+    @torch.no_grad()
+    def rmse(self, patches: Patches) -> float:
+        """Root mean square error of the averaged network, in scaled intensities."""
+        return float(F.mse_loss(self.network(patches.thick, self._change), patches.thin).sqrt())
+
+    def interpolation_rmse(self, patches: Patches) -> float:
+        """The same of cubic interpolation."""
+        middle = patches.thick[:, self.network.neighbours, None]
+        return float(F.mse_loss(self._change.interpolate @ middle, patches.thin).sqrt())
 
 
 class _Watch:
@@ -136,24 +209,10 @@ class _Watch:
         return self._since >= self._patience
 
 
-def _split(count: int, held_out: float) -> tuple[Int64[Tensor, " learned"], Int64[Tensor, " judged"]]:
-    """Indices of the slices to learn from and to judge by, the latter spread over the stack.
-
-    Without held-out slices the network is judged by those it learns from.
-    """
-    everything = torch.arange(count)
-    judged = round(held_out * count)
-    if judged == 0:
-        return everything, everything
-    chosen = ((torch.arange(judged) + 0.5) * count / judged).long()
-    kept = torch.ones(count, dtype=torch.bool)
-    kept[chosen] = False
-    return everything[kept], chosen
-
-
 def _initialised(config: EclareConfig, oversampling: int, generator: torch.Generator) -> ThroughPlaneNetwork:
     """He's initialisation, drawn from the generator; the last layer stays zero."""
-    network = ThroughPlaneNetwork(config, oversampling)
+    with torch.random.fork_rng(devices=[]):  # torch draws its own initial weights from the global generator
+        network = ThroughPlaneNetwork(config, oversampling)
     for module in network.modules():
         if isinstance(module, torch.nn.Conv2d) and module is not network.tail:
             torch.nn.init.kaiming_normal_(module.weight, generator=generator)
@@ -169,13 +228,3 @@ def _averaging(steps: int) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
         return torch.lerp(mean, latest, 1 / over) if over > 1 else latest.clone()
 
     return average
-
-
-@torch.no_grad()
-def _rmse(network: torch.nn.Module, patches: Patches, change: GridChange) -> float:
-    with reduced_precision(patches.thick.device):
-        return float(F.mse_loss(network(patches.thick, change), patches.thin).sqrt())
-
-
-def _interpolation_rmse(patches: Patches, change: GridChange) -> float:
-    return float(F.mse_loss(change.interpolate @ patches.thick, patches.thin).sqrt())

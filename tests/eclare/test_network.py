@@ -1,0 +1,67 @@
+"""The network: fixed linear parts, sizes, and where it starts."""
+
+import numpy as np
+import pytest
+import torch
+
+from eclare import EclareConfig, ThroughPlaneNetwork
+from eclare.network import grid_change, oversampling_for
+from forward_models import SliceGrid, resampling_weights, thin_grid_for
+from tests.eclare.conftest import TINY
+
+FACTORS = [1.5, 2.0, 2.3, 4.4, 5.0]
+
+
+def change_for(factor, count=12):
+    thick = SliceGrid(count, factor)
+    thin = thin_grid_for(thick, 1.0)
+    return thick, thin, grid_change(thick, thin, oversampling_for(thick, 1.0))
+
+
+@pytest.mark.parametrize("factor", FACTORS)
+def test_a_new_network_is_cubic_interpolation(factor):
+    thick, thin, change = change_for(factor)
+    network = ThroughPlaneNetwork(TINY, oversampling_for(thick, 1.0))
+    x = torch.rand(2, 5, 12, 9, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(network(x, change), resampling_weights(thick, thin).float() @ x[:, 2, None])
+
+
+@pytest.mark.parametrize("factor", FACTORS)
+def test_oversampled_slices_are_reduced_in_place(factor):
+    thick, thin, change = change_for(factor)
+    over = oversampling_for(thick, 1.0)
+    assert over == int(np.ceil(factor))
+    fine = SliceGrid(thick.count * over, thick.spacing_mm / over, thick.middle_mm)
+    ramp = torch.from_numpy(fine.centres_mm).float()
+    reduced = ramp if change.reduce is None else change.reduce @ ramp
+    assert reduced.numpy() == pytest.approx(thin.centres_mm, abs=1e-4)  # float32 rounding of 50 mm
+
+
+def test_a_whole_factor_needs_no_reduction():
+    assert change_for(5.0)[2].reduce is None
+    assert change_for(4.4)[2].reduce is not None
+
+
+def test_published_sizes():
+    config = EclareConfig.as_published()
+    network = ThroughPlaneNetwork(config, 4)
+    assert (config.blocks, config.channels, config.batch, config.steps, config.learning_rate) == (
+        16,
+        256,
+        128,
+        1_000_000 // 128,
+        1e-4,
+    )
+    assert (config.patch_slices, config.patch_width, config.neighbours, config.refreshes) == (8, 8, 0, 0)
+    wide = 256 * 1024 + 1024 + 1024 * 204 + 204 + 204 * 256 * 9 + 256
+    assert sum(p.numel() for p in network.blocks.parameters()) == 16 * wide
+
+
+def test_refreshes_are_spread_evenly():
+    assert EclareConfig(steps=6000, refreshes=2).refresh_steps == (2000, 4000)
+    assert EclareConfig(steps=6000, refreshes=0).refresh_steps == ()
+
+
+def test_refreshes_need_neighbours():
+    with pytest.raises(ValueError, match="2 refreshes without neighbours"):
+        EclareConfig(neighbours=0)
