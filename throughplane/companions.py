@@ -12,6 +12,7 @@ from forward_models import Acquisition, InputRefused, SliceGrid, Volume, along, 
 
 SAME_PLACE_MM = 1e-2
 MOST_LABELS = 256
+TIE_MM = 1e-4  # depths closer than this count as equal; they differ by little more than rounding
 
 
 class CompanionKind(str, Enum):
@@ -60,7 +61,8 @@ def interpolate_labels(
 ) -> Shaped[np.ndarray, "a b thin"]:
     """Shape-based interpolation (Raya and Udupa 1990): signed distances between slices, the largest wins.
 
-    Distances reach as far as one slice spacing, so a label that ends between two slices tapers off between them.
+    Distances reach as far as one slice spacing, so a label that ends between two slices tapers off between them. Where
+    two labels reach equally deep, the lower one wins, whichever way the slices are counted.
     """
     position = (thin.centres_mm - thick.first_mm) / thick.spacing_mm
     below = np.clip(np.floor(position), 0, thick.count - 2).astype(int)
@@ -71,7 +73,7 @@ def interpolate_labels(
     for value in values:
         distance = _signed_distance(labels == value, in_plane_mm, thick.spacing_mm)
         inside = distance[..., below] * (1 - share) + distance[..., below + 1] * share
-        wins = inside > best
+        wins = inside > best + TIE_MM
         best[wins], winner[wins] = inside[wins], value
     return winner
 
