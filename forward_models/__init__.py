@@ -10,7 +10,7 @@ from forward_models.acquisition import (
     sidecar_path,
 )
 from forward_models.errors import FlagConflict, InputRefused
-from forward_models.files import atomic_files, file_sha256, write_image
+from forward_models.files import atomic_files, file_sha256, require_storable, write_image
 from forward_models.grids import SliceGrid, same_field_of_view, thin_grid_for
 from forward_models.intensity import intensity_scale, noise_sd
 from forward_models.profiles import Box, Gaussian, Sampled, SliceProfile, load_profile, slr
@@ -45,6 +45,7 @@ __all__ = [
     "plane_of",
     "read_sidecar",
     "read_volume",
+    "require_storable",
     "require_usable",
     "resample",
     "resampling_weights",

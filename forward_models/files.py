@@ -12,7 +12,10 @@ import nibabel as nib
 import numpy as np
 from nibabel.filebasedimages import SerializableImage
 
+from forward_models.errors import InputRefused
+
 IMAGE_SUFFIXES = (".nii.gz", ".nii", ".mgz")
+MGH_DTYPES = ("uint8", "int16", "int32", "float32")
 
 
 def file_sha256(path: Path) -> str:
@@ -24,11 +27,36 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def require_storable(header: nib.Nifti1Header, path: Path) -> None:
+    """Refuse to store in `path` what its format cannot hold: .mgz knows four dtypes and no scaling.
+
+    Raises:
+        InputRefused: the header asks for another dtype, or for a slope or intercept, in a .mgz file.
+    """
+    if not path.name.endswith(".mgz"):
+        return
+    dtype = header.get_data_dtype()
+    slope, inter = (given or default for given, default in zip(header.get_slope_inter(), (1.0, 0.0), strict=True))
+    scaled = f" with slope {slope:g} and intercept {inter:g}" if (slope, inter) != (1, 0) else ""
+    if scaled or dtype.name not in MGH_DTYPES:
+        raise InputRefused(
+            f"output {path} would hold {dtype}{scaled}, but .mgz holds {', '.join(MGH_DTYPES[:-1])} or "
+            f"{MGH_DTYPES[-1]} without scaling; name it .nii.gz, or store float32"
+        )
+
+
 def write_image(nifti: nib.Nifti1Image, path: Path) -> None:
-    """Write to a name ending in .nii, .nii.gz or .mgz; the same image gives the same bytes."""
+    """Write to a name ending in .nii, .nii.gz or .mgz; the same image gives the same bytes.
+
+    Raises:
+        InputRefused: `require_storable` says why.
+    """
     image: SerializableImage = nifti
     if path.name.endswith(".mgz"):
-        image = nib.MGHImage(np.asarray(nifti.dataobj), nifti.affine)
+        data, header = np.asarray(nifti.dataobj), nifti.header.copy()
+        header.set_data_dtype(data.dtype)
+        require_storable(header, path)
+        image = nib.MGHImage(data, nifti.affine)
     with path.open("wb") as file:
         if path.name.endswith(".nii"):
             image.to_stream(file)

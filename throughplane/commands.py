@@ -174,7 +174,9 @@ def simulate(
     teller = Teller(run.quiet, run.verbose)
     settings = Simulation(_profile_of(profile, thickness), gap, axis, noise, seed)
     _check_outputs([out], [thin], run)
-    scan, record = simulate_volume(read_volume(thin, volume), str(thin), settings)
+    source = read_volume(thin, volume)
+    _check_storable(out, source, run)
+    scan, record = simulate_volume(source, str(thin), settings)
     arguments = {"thin": thin, "out": out, "thickness": thickness, "gap": gap, "profile": profile, "axis": axis}
     record["arguments"] = {**arguments, "noise": noise, "seed": seed, "volume": volume, **asdict(run)}
     _write(out, scan, record, run, teller)
@@ -205,6 +207,7 @@ def upsample(
     dry_run
         Say what would be done, write nothing.
     """
+    from forward_models import require_storable
     from throughplane.companions import carry_file
     from throughplane.pipeline import Acquired, carry_out, plan, read_scan
     from throughplane.terminal import Teller
@@ -216,8 +219,11 @@ def upsample(
     _check_outputs([out, *(target for _, target in companions)], [scan, *(source for source, _ in companions)], run)
     profile = None if acquired.profile is None else _profile_flag(acquired.profile)
     read = read_scan(scan, Acquired(acquired.thickness, acquired.gap, profile, acquired.axis, acquired.volume))
+    _check_storable(out, read.volume, run)
     planned = plan(read, how.method, how.spacing, how.preset, how.device, how.threads, how.seed)
     carried = {target: carry_file(source, read.volume, read.acquisition, planned.thin) for source, target in companions}
+    for target, (image, _) in carried.items():
+        require_storable(image.header, target)
     teller.notes(read.notes)
     if dry_run or run.verbose:
         teller.plan(planned, {target: kind for target, (_, kind) in carried.items()})
@@ -261,8 +267,10 @@ def project(
     _check_outputs([out], [sr, scan], run)
     profile = None if acquired.profile is None else _profile_flag(acquired.profile)
     read = read_scan(scan, Acquired(acquired.thickness, acquired.gap, profile, acquired.axis, acquired.volume))
+    source = read_volume(sr)
+    _check_storable(out, source, run)
     teller.notes(read.notes)
-    result = project_volume(read_volume(sr), str(sr), read)
+    result = project_volume(source, str(sr), read)
     arguments = {"sr": sr, "scan": scan, "out": out, **asdict(acquired), **asdict(run)}
     _write(out, result.volume, {**result.record, "arguments": arguments}, run, teller)
     return EXIT_OK
@@ -342,6 +350,14 @@ def _check_outputs(images: list[Path], inputs: list[Path], run: RunFlags) -> Non
 
     check_images(images)
     check_targets([*images, record_path(images[0], run.json_record)], inputs, run.force)
+
+
+def _check_storable(out: Path, source: "Volume", run: RunFlags) -> None:
+    """The format of `out` must hold the dtype and scaling of `source`, where --dtype like-input asks for them."""
+    from forward_models import require_storable
+
+    if run.dtype == "like-input":
+        require_storable(source.header, out)
 
 
 def _write(

@@ -2,9 +2,11 @@
 
 import stat
 
+import nibabel as nib
+import numpy as np
 import pytest
 
-from forward_models import atomic_files
+from forward_models import InputRefused, atomic_files, read_volume, write_image
 
 
 def test_all_files_appear_together(tmp_path):
@@ -37,3 +39,48 @@ def test_a_missing_folder_is_an_error_and_leaves_nothing(tmp_path):
     with pytest.raises(FileNotFoundError), atomic_files(tmp_path / "a.json", tmp_path / "no" / "b.json"):
         pytest.fail("must not be entered")
     assert list(tmp_path.iterdir()) == []
+
+
+def scaled(dtype: str, slope: float = 1.0, inter: float = 0.0) -> nib.Nifti1Image:
+    """Stored values 0 to 23 that mean slope * stored + inter."""
+    image = nib.Nifti1Image(np.arange(24, dtype=dtype).reshape(2, 3, 4), np.eye(4), dtype=np.dtype(dtype))
+    image.header.set_slope_inter(slope, inter)
+    return image
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "int32", "float32"])
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".mgz"])
+def test_what_a_format_holds_is_read_back(tmp_path, dtype, suffix):
+    write_image(scaled(dtype), tmp_path / f"a{suffix}")
+    again = read_volume(tmp_path / f"a{suffix}")
+    assert again.data.dtype == dtype
+    assert np.array_equal(again.data.ravel(), np.arange(24))
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (
+            scaled("int16", 0.5),
+            r"would hold int16 with slope 0\.5 and intercept 0, but \.mgz holds uint8, int16, int32",
+        ),
+        (scaled("int16", 1.0, -1024.0), "with slope 1 and intercept -1024"),
+        (scaled("float64"), r"would hold float64, but .* without scaling; name it \.nii\.gz, or store float32"),
+        (scaled("uint16"), "would hold uint16, but"),
+    ],
+    ids=["slope", "intercept", "float64", "uint16"],
+)
+def test_mgh_refuses_what_it_cannot_hold(tmp_path, image, message):
+    with pytest.raises(InputRefused, match=message):
+        write_image(image, tmp_path / "a.mgz")
+    assert list(tmp_path.iterdir()) == []
+    write_image(image, tmp_path / "a.nii")
+    expected = np.arange(24) * image.header["scl_slope"] + image.header["scl_inter"]
+    assert np.allclose(nib.load(tmp_path / "a.nii").get_fdata().ravel(), expected)
+
+
+def test_an_image_scaled_by_its_file_is_not_stored_as_mgh_either(tmp_path):
+    """nibabel then keeps the scaling with the data, not in the header."""
+    write_image(scaled("int16", 0.5), tmp_path / "a.nii")
+    with pytest.raises(InputRefused, match="would hold float64"):
+        write_image(nib.load(tmp_path / "a.nii"), tmp_path / "a.mgz")

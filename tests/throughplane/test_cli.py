@@ -133,6 +133,44 @@ def test_what_does_not_fit_the_dtype_is_told(tmp_path, capsys):
     assert json.loads((tmp_path / "o.json").read_text())["voxels_set_to_dtype_limits"] > 0
 
 
+def mgh_refusal(folder: Path, capsys, *argv: object) -> str:
+    """What a command says that must exit with 3 and write nothing."""
+    before = files_in(folder)
+    assert run(*argv) == 3
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert files_in(folder) == before
+    return told
+
+
+@pytest.mark.parametrize(
+    ("dtype", "slope", "message"),
+    [("int16", 0.5, "int16 with slope 0.5 and intercept 0"), ("float64", 1.0, "float64")],
+)
+def test_what_mgh_cannot_hold_is_refused_before_any_work(tmp_path, capsys, monkeypatch, dtype, slope, message):
+    image = nib.Nifti1Image(np.round(head_phantom((32, 34, 36))[:, :, 1::4]).astype(dtype), oblique_affine())
+    image.header.set_slope_inter(slope, 0)
+    image.to_filename(tmp_path / "scan.nii")
+    scan, out, like = tmp_path / "scan.nii", tmp_path / "o.mgz", ("--dtype", "like-input")
+    assert run("upsample", scan, tmp_path / "fine.nii", "--method", "cubic", *like) == 0
+    capsys.readouterr()
+
+    def no_work(*_):
+        raise AssertionError("the work has begun")
+
+    for work in ("pipeline.carry_out", "projection.project", "simulation.simulate_volume"):
+        monkeypatch.setattr(f"throughplane.{work}", no_work)
+    expected = f"output {out} would hold {message}, but .mgz holds uint8, int16, int32 or float32 without scaling; "
+    for argv in (
+        ("upsample", scan, out, *like),
+        ("upsample", scan, out, *like, "--dry-run"),
+        ("project", scan, scan, out, *like),
+        ("simulate", scan, out, "--thickness", 7, *like),
+        ("upsample", scan, tmp_path / "p.nii", "--thickness", 3, "--also", scan, out),
+    ):
+        assert expected + "name it .nii.gz, or store float32" in mgh_refusal(tmp_path, capsys, *argv)
+
+
 def test_project_makes_any_volume_explain_the_scan(thick_scan, tmp_path):
     assert run("upsample", thick_scan, tmp_path / "c.nii.gz", "--method", "cubic") == 0
     stored = nib.load(tmp_path / "c.nii.gz").as_reoriented(np.array([[1, -1], [2, 1], [0, -1]]))
