@@ -1,8 +1,9 @@
 """How a stack was acquired, and where each of these facts comes from."""
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -85,11 +86,26 @@ class Acquisition:
 
 @dataclass(frozen=True)
 class Sidecar:
-    """What the JSON file beside a scan says of its slices."""
+    """What the JSON file beside a scan says of its slices.
+
+    Attributes:
+        thickness_mm, spacing_mm, acquisition_type: None where it does not say, or nothing that can be used.
+        unusable: why not, by the name of the field; a refusal for whoever needs that field.
+    """
 
     thickness_mm: float | None = None
     spacing_mm: float | None = None
     acquisition_type: str | None = None
+    unusable: Mapping[str, str] = field(default_factory=dict)
+
+    def require(self, key: str) -> None:
+        """Refuse a field that is there and cannot be used.
+
+        Raises:
+            InputRefused: with the reason.
+        """
+        if key in self.unusable:
+            raise InputRefused(self.unusable[key])
 
 
 def sidecar_path(scan: Path) -> Path:
@@ -101,21 +117,31 @@ def sidecar_path(scan: Path) -> Path:
 def read_sidecar(path: Path) -> Sidecar:
     """`SliceThickness`, `SpacingBetweenSlices` and `MRAcquisitionType`; all None where there is no such file.
 
+    Names of patients or sites may be in any encoding; bytes that are no UTF-8 are replaced.
+
     Raises:
-        InputRefused: the file is not JSON, or a value is not a positive number of mm.
+        InputRefused: the file is not a JSON object.
     """
     if not path.exists():
         return Sidecar()
     try:
-        fields = json.loads(path.read_text())
+        fields = json.loads(path.read_bytes().decode("utf-8-sig", errors="replace"))
     except (OSError, ValueError) as error:
         raise InputRefused(f"sidecar {path} is not readable JSON ({error}); repair or remove it") from None
     if not isinstance(fields, dict):
         raise InputRefused(f"sidecar {path} holds a {type(fields).__name__}; expected a JSON object")
+    unusable = {
+        key: f"sidecar {path}: {key} is {fields[key]!r}; expected a positive number of mm; correct it, or pass "
+        "--thickness or --gap"
+        for key in ("SliceThickness", "SpacingBetweenSlices")
+        if fields.get(key) is not None and _millimetres(fields[key]) is None
+    }
+    kind = fields.get("MRAcquisitionType")
     return Sidecar(
-        thickness_mm=_millimetres(fields, "SliceThickness", path),
-        spacing_mm=_millimetres(fields, "SpacingBetweenSlices", path),
-        acquisition_type=fields.get("MRAcquisitionType"),
+        thickness_mm=_millimetres(fields.get("SliceThickness")),
+        spacing_mm=_millimetres(fields.get("SpacingBetweenSlices")),
+        acquisition_type=kind if isinstance(kind, str) else None,
+        unusable=unusable,
     )
 
 
@@ -181,7 +207,8 @@ def _slice_axis(volume: Volume, axis: int | None) -> tuple[int, Source]:
     in_plane = max(sizes[i] for i in range(3) if i != chosen)
     if axis is None and sizes[by_size[1]] >= MIN_ANISOTROPY * sizes[by_size[0]] and in_plane * 1.05 > sizes[chosen]:
         raise InputRefused(
-            f"voxels of {described} mm: axes {by_size[1]} and {by_size[2]} are equally thick; say which with --axis"
+            f"voxels of {described} mm: axes {by_size[1]} and {by_size[2]} are equally thick; pass --axis, the one "
+            "that slices are stacked along, and --spacing, of the thin slices in mm"
         )
     if axis is None and sizes[chosen] < MIN_ANISOTROPY * in_plane:
         raise InputRefused(
@@ -210,7 +237,9 @@ def _thickness(
         return profile.fwhm_mm, Source.FLAG, ()
     if thickness_mm is not None or gap_mm is not None:
         return _stated_thickness(spacing, thickness_mm, gap_mm), Source.FLAG, ()
+    sidecar.require("SliceThickness")
     if sidecar.thickness_mm is not None:
+        sidecar.require("SpacingBetweenSlices")  # used for notes only
         return sidecar.thickness_mm, Source.SIDECAR, tuple(_spacing_notes(spacing, sidecar))
     note = (
         f"slice thickness is not recorded: ASSUMING NO GAP, thickness {spacing:.4g} mm; "
@@ -262,10 +291,8 @@ def _spacing_notes(spacing: float, sidecar: Sidecar) -> list[str]:
     ]
 
 
-def _millimetres(fields: dict[str, Any], key: str, path: Path) -> float | None:
-    value = fields.get(key)
-    if value is None:
+def _millimetres(value: Any) -> float | None:
+    """A positive, finite number, or None."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= sys.float_info.max:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value) or value <= 0:
-        raise InputRefused(f"sidecar {path}: {key} is {value!r}; expected a positive number of mm, or pass --thickness")
     return float(value)

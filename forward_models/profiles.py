@@ -195,7 +195,7 @@ def load_profile(path: Path) -> Sampled:
     expected = "expected .json with offsets_mm and weights, or .npy of shape (n, 2) with those columns"
     try:
         if path.suffix == ".json":
-            table = json.loads(path.read_text())
+            table = json.loads(path.read_text(encoding="utf-8"))
             offsets, weights = np.array(table["offsets_mm"], float), np.array(table["weights"], float)
         elif path.suffix == ".npy":
             offsets, weights = np.load(path, allow_pickle=False).astype(float).reshape(-1, 2).T

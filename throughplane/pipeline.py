@@ -186,6 +186,11 @@ def plan(
         for flag, value in (("--preset", preset), ("--seed", seed)):
             if value is not None:
                 raise FlagConflict(f"{flag} {value} would be ignored: --method {method} learns nothing; leave one out")
+    if spacing_mm is None and scan.acquisition.thin_mm >= scan.acquisition.spacing_mm * (1 - 1e-6):
+        raise InputRefused(
+            f"voxels of {scan.acquisition.thin_mm:.4g} mm in plane are no smaller than the slice spacing of "
+            f"{scan.acquisition.spacing_mm:.4g} mm, so they do not say how thin slices shall be; pass --spacing in mm"
+        )
     thin_mm = scan.acquisition.thin_mm if spacing_mm is None else spacing_mm
     thin = thin_grid_for(scan.acquisition.slices, thin_mm)
     if thin_mm > scan.acquisition.thickness_mm * (1 + 1e-6):

@@ -1,5 +1,7 @@
 """Thickness, gap and axis are found, sourced, and contradicted in plain words."""
 
+from pathlib import Path
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -87,7 +89,7 @@ def test_planes_are_named_in_world_terms():
         ((1.0, 1.0, 1.0), "isotropic and needs no super-resolution"),
         ((1.0, 1.0, 1.000001), "isotropic"),
         ((1.0, 1.0, 1.05), "isotropic"),
-        ((1.0, 5.0, 5.0), "axes 1 and 2 are equally thick; say which with --axis"),
+        ((1.0, 5.0, 5.0), r"axes 1 and 2 are equally thick; pass --axis, .* and --spacing"),
         ((5.0, 1.0, 5.1), "equally thick"),
     ],
 )
@@ -133,20 +135,47 @@ def test_too_few_slices_are_refused():
             acquisition_of(scan(shape=(20, 22, count)))
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("{", "not readable JSON"),
-        ("[1]", "holds a list"),
-        ('{"SliceThickness": "5"}', "SliceThickness is '5'"),
-        ('{"SliceThickness": -5}', "SliceThickness is -5"),
-        ('{"SpacingBetweenSlices": true}', "SpacingBetweenSlices is True"),
-    ],
-)
-def test_nonsense_in_a_sidecar_is_refused(tmp_path, content, message):
-    (tmp_path / "s.json").write_text(content)
+def sidecar_saying(folder: Path, content: str | bytes) -> Sidecar:
+    (folder / "s.json").write_bytes(content if isinstance(content, bytes) else content.encode())
+    return read_sidecar(folder / "s.json")
+
+
+@pytest.mark.parametrize(("content", "message"), [("{", "not readable JSON"), ("[1]", "holds a list")])
+def test_a_sidecar_that_is_none_is_refused(tmp_path, content, message):
     with pytest.raises(InputRefused, match=message):
-        read_sidecar(tmp_path / "s.json")
+        sidecar_saying(tmp_path, content)
+
+
+@pytest.mark.parametrize("value", ['"5"', "-5", "0", "true", "[5]", "NaN", "Infinity", "1" + 400 * "0"])
+def test_a_thickness_that_is_no_length_is_refused_unless_another_is_passed(tmp_path, value):
+    sidecar = sidecar_saying(tmp_path, f'{{"SliceThickness": {value}, "MRAcquisitionType": "2D"}}')
+    with pytest.raises(InputRefused, match=r"SliceThickness is .*; correct it, or pass --thickness or --gap"):
+        acquisition_of(scan(), sidecar)
+    assert acquisition_of(scan(), sidecar, thickness_mm=4.0).thickness_mm == 4.0
+    assert acquisition_of(scan(), sidecar, gap_mm=1.0).thickness_mm == pytest.approx(4.0)
+    assert acquisition_of(scan(), sidecar, profile=Gaussian(4.0)).thickness_mm == 4.0
+
+
+def test_a_spacing_that_is_no_length_matters_only_where_it_is_compared(tmp_path):
+    sidecar = sidecar_saying(tmp_path, '{"SliceThickness": 4, "SpacingBetweenSlices": true}')
+    with pytest.raises(InputRefused, match=r"SpacingBetweenSlices is True; .* or pass --thickness or --gap"):
+        acquisition_of(scan(), sidecar)
+    assert acquisition_of(scan(), sidecar, thickness_mm=4.0).thickness_mm == 4.0
+    alone = sidecar_saying(tmp_path, '{"SpacingBetweenSlices": true}')
+    assert acquisition_of(scan(), alone).sources.thickness == Source.ASSUMPTION
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"SliceThickness": 4, "InstitutionName": "Klinikum München"}'.encode("latin-1"),
+        '{"SliceThickness": 4, "InstitutionName": "Klinikum München"}'.encode(),
+        '{"SliceThickness": 4}'.encode("utf-8-sig"),
+    ],
+    ids=["latin-1", "utf-8", "byte order mark"],
+)
+def test_the_encoding_of_other_fields_does_not_matter(tmp_path, content):
+    assert sidecar_saying(tmp_path, content) == Sidecar(thickness_mm=4.0)
 
 
 def test_null_and_missing_mean_not_recorded(tmp_path):

@@ -229,7 +229,10 @@ def broken_scan(kind: str, folder: Path) -> Path:
     ("kind", "message"),
     [
         ("isotropic", "isotropic and needs no super-resolution"),
-        ("two thick axes", "equally thick; say which with --axis"),
+        (
+            "two thick axes",
+            "axes 1 and 2 are equally thick; pass --axis, the one that slices are stacked along, and --spacing",
+        ),
         ("4-D", "holds 2 volumes; choose one with --volume"),
         ("RGB", "RGB"),
         ("complex", "complex"),
@@ -254,6 +257,27 @@ def test_bad_scans_get_one_line_exit_3_and_no_file(tmp_path, capsys, kind, messa
     assert told.startswith("throughplane: ")
     assert told.count("\n") == 1
     assert files_in(tmp_path) == before
+
+
+def test_two_thick_axes_need_axis_and_spacing(tmp_path, capsys):
+    scan = broken_scan("two thick axes", tmp_path)
+    argv = ["upsample", scan, tmp_path / "out.nii.gz", "--method", "cubic", "--axis", 1]
+    assert run(*argv) == 3
+    told = capsys.readouterr().err
+    assert "voxels of 4 mm in plane are no smaller than the slice spacing of 4 mm" in told
+    assert "pass --spacing in mm" in told
+    assert run(*argv, "--spacing", 1) == 0
+    assert nib.load(tmp_path / "out.nii.gz").shape == (20, 88, 12)
+
+
+def test_a_thickness_passed_makes_a_bad_one_in_the_sidecar_irrelevant(thick_scan, tmp_path, capsys):
+    (tmp_path / "scan.json").write_text('{"SliceThickness": -3}')
+    argv = ["upsample", thick_scan, tmp_path / "out.nii.gz", "--method", "cubic"]
+    assert run(*argv) == 3
+    assert "SliceThickness is -3; expected a positive number of mm" in capsys.readouterr().err
+    assert run("inspect", thick_scan) == 3
+    assert "SliceThickness is -3" in " ".join(capsys.readouterr().out.split())
+    assert run(*argv, "--thickness", 3) == 0
 
 
 @pytest.mark.parametrize(
