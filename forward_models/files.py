@@ -70,8 +70,9 @@ def write_image(nifti: nib.Nifti1Image, path: Path) -> None:
 def atomic_files(*targets: Path) -> Iterator[Mapping[Path, Path]]:
     """Write several files all or nothing.
 
-    Yields a temporary path for each target, in the target's own folder. On a clean exit each is renamed to its target;
-    on any exception, interruption included, all are removed and the targets stay as they were.
+    Yields a temporary path for each target, in the target's own folder. On a clean exit each is renamed to its target,
+    in the order given; on any exception, interruption included, all are removed and the targets stay as they were. What
+    stops the renaming half way leaves the first of them new.
     """
     staged: dict[Path, Path] = {}
     try:

@@ -15,7 +15,7 @@ EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_REFUSED, EXIT_MEMORY, EXIT_INTERRUPTED = 
 app = App(
     name="throughplane",
     help="Through-plane super-resolution of anisotropic head MRI: thick 2-D slices in, a thin-slice volume out.",
-    help_epilogue="Exit codes: 0 ok, 1 some cases failed, 2 usage, 3 input refused, 4 out of memory, "
+    help_epilogue="Exit codes: 0 ok, 1 failed, 2 usage, 3 input refused, 4 out of memory, "
     "5 weights missing, 130 interrupted. Not a medical device.",
     version=lambda: f"throughplane {version()}",
     suppress_keyboard_interrupt=False,
@@ -64,9 +64,18 @@ def _told(error: Exception | str, code: int, tokens: list[str]) -> int:
         traceback.print_exception(error)
     message = " ".join(str(error).split())
     if code == EXIT_FAILED and isinstance(error, Exception):
-        message = f"unexpected {type(error).__name__}: {message}; please report it with the output of --debug"
+        message = _failure(error, message)
     print(f"throughplane: {message}", file=sys.stderr)
     return code
+
+
+def _failure(error: Exception, message: str) -> str:
+    """What went wrong though the input was fine: known to happen, or a bug."""
+    from eclare import TrainingDiverged
+
+    if isinstance(error, TrainingDiverged):
+        return f"training diverged: {message}; nothing was written; try another --seed, or --method inverse"
+    return f"unexpected {type(error).__name__}: {message}; please report it with the output of --debug"
 
 
 def _interrupt(_signum: int, _frame: FrameType | None) -> None:

@@ -339,10 +339,17 @@ def _profile_of(text: str, thickness: float | None) -> "SliceProfile":
 
 
 def _refuse_ignored(run: RunFlags, dry_run: bool) -> None:
+    """Flags that mean nothing in a dry run. --force and --dtype do: what can be written is checked."""
     from forward_models import FlagConflict
 
-    if dry_run and run.json_record is not None:
+    if not dry_run:
+        return
+    if run.json_record is not None:
         raise FlagConflict(f"--json-record {run.json_record} would be ignored with --dry-run; leave one out")
+    if run.quiet:
+        raise FlagConflict("--quiet would leave --dry-run nothing to say; leave one out")
+    if run.verbose:
+        raise FlagConflict("--verbose would be ignored with --dry-run, which tells all it knows; leave one out")
 
 
 def _check_outputs(images: list[Path], inputs: list[Path], run: RunFlags) -> None:
@@ -377,9 +384,10 @@ def _write(
         teller.notes([f"{clipped} voxels do not fit {volume.header.get_data_dtype()} and were set to its limits"])
         record["voxels_set_to_dtype_limits"] = clipped
     record_file = record_path(out, run.json_record)
-    writers = {record_file: json_writer(record), out: image_writer(volume.image(run.dtype))}
+    writers = {out: image_writer(volume.image(run.dtype))}
     for target, companion in (companions or {}).items():
         writers[target] = image_writer(companion.image("like-input"))
+    writers[record_file] = json_writer(record)  # last, so that a record never describes an image that is not there
     write_all(writers)
     teller.written([*writers], record)
 

@@ -37,13 +37,18 @@ def device_named(name: str) -> torch.device:
     return device
 
 
+def require_threads(count: int | None) -> None:
+    """Refuse a number of threads that is none; None leaves it to torch."""
+    if count is not None and count < 1:
+        raise InputRefused(f"--threads {count}; expected at least 1")
+
+
 @contextmanager
 def threads(count: int | None) -> Iterator[int]:
     """Use `count` CPU threads inside, as many as torch chooses if None; yields how many."""
+    require_threads(count)
     before = torch.get_num_threads()
     if count is not None:
-        if count < 1:
-            raise InputRefused(f"--threads {count}; expected at least 1")
         torch.set_num_threads(count)
     try:
         yield torch.get_num_threads()

@@ -30,7 +30,14 @@ from forward_models import (
 from forward_models.acquisition import ProfileFamily
 from forward_models.progress import Progress, silent
 from forward_models.stack import Stack, stack_of
-from throughplane.device import Stopwatch, device_named, memory_errors_told, peak_memory_bytes, threads
+from throughplane.device import (
+    Stopwatch,
+    device_named,
+    memory_errors_told,
+    peak_memory_bytes,
+    require_threads,
+    threads,
+)
 from throughplane.inspection import acquisition_record, geometry_record
 from throughplane.methods import METHODS, Method, MethodName, Preset
 from throughplane.version import version
@@ -186,6 +193,7 @@ def plan(
         for flag, value in (("--preset", preset), ("--seed", seed)):
             if value is not None:
                 raise FlagConflict(f"{flag} {value} would be ignored: --method {method} learns nothing; leave one out")
+    require_threads(threads)
     if spacing_mm is None and scan.acquisition.thin_mm >= scan.acquisition.spacing_mm * (1 - 1e-6):
         raise InputRefused(
             f"voxels of {scan.acquisition.thin_mm:.4g} mm in plane are no smaller than the slice spacing of "

@@ -1,6 +1,7 @@
 """Files are written all or nothing."""
 
 import stat
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -18,6 +19,15 @@ def test_all_files_appear_together(tmp_path):
     assert (a.read_text(), b.read_text()) == ("A", "B")
     assert len(list(tmp_path.iterdir())) == 2
     assert stat.S_IMODE(a.stat().st_mode) & 0o400
+
+
+def test_files_are_renamed_in_the_order_given(tmp_path, monkeypatch):
+    renamed = []
+    monkeypatch.setattr(Path, "replace", lambda self, target: renamed.append(target.name) or self.rename(target))
+    names = ["out.nii.gz", "mask.nii.gz", "out.json"]
+    with atomic_files(*(tmp_path / name for name in names)):
+        pass
+    assert renamed == names
 
 
 def write_half(staged, target, error):

@@ -13,6 +13,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+import eclare
 from tests.conftest import head_phantom, oblique_affine, save
 from throughplane.cli import main
 
@@ -96,6 +97,15 @@ def test_two_runs_give_identical_files(thick_scan, tmp_path):
     for name in ("a.nii.gz", "b.nii.gz"):
         assert run("upsample", thick_scan, tmp_path / name, "--method", "inverse", "-q") == 0
     assert (tmp_path / "a.nii.gz").read_bytes() == (tmp_path / "b.nii.gz").read_bytes()
+
+
+def test_the_record_is_written_last(thick_scan, tmp_path, monkeypatch):
+    order = []
+    monkeypatch.setattr("throughplane.outputs.write_all", lambda writers: order.extend(p.name for p in writers))
+    mask = save(tmp_path / "mask.nii.gz", np.ones((32, 34, 9), np.uint8), oblique_affine())
+    also = ["--also", mask, tmp_path / "mask_out.nii.gz"]
+    assert run("upsample", thick_scan, tmp_path / "out.nii.gz", "--method", "cubic", *also) == 0
+    assert order == ["out.nii.gz", "mask_out.nii.gz", "out.json"]
 
 
 def test_masks_and_labels_go_along(thick_scan, tmp_path):
@@ -301,6 +311,9 @@ def test_a_thickness_passed_makes_a_bad_one_in_the_sidecar_irrelevant(thick_scan
         (["--method", "cubic", "--preset", "fast"], 2, "--preset fast would be ignored: --method cubic"),
         (["--method", "inverse", "--seed", "1"], 2, "--seed 1 would be ignored: --method inverse"),
         (["--quiet", "--verbose"], 2, "--quiet and --verbose"),
+        (["--threads", "0", "--dry-run"], 3, "--threads 0; expected at least 1"),
+        (["--dry-run", "-q"], 2, "--quiet would leave --dry-run nothing to say"),
+        (["--dry-run", "-v"], 2, "--verbose would be ignored with --dry-run"),
         (["--dry-run", "--json-record", "r.json"], 2, "--json-record r.json would be ignored with --dry-run"),
         (["--method", "magic"], 2, "magic"),
         (["--thickness", "thin"], 2, "thin"),
@@ -352,6 +365,9 @@ def test_existing_output_needs_force(thick_scan, tmp_path, capsys):
     out.write_text("old")
     assert run("upsample", thick_scan, out, "--method", "cubic") == 3
     assert "exists; pass --force" in capsys.readouterr().err
+    assert out.read_text() == "old"
+    assert run("upsample", thick_scan, out, "--method", "cubic", "--dry-run") == 3  # checked in a dry run too
+    assert run("upsample", thick_scan, out, "--method", "cubic", "--dry-run", "--force") == 0
     assert out.read_text() == "old"
     assert run("upsample", thick_scan, out, "--method", "cubic", "--force") == 0
     assert nib.load(out).shape == (32, 34, 33)
@@ -429,13 +445,23 @@ def test_simulations_that_make_no_sense_are_refused(thin, tmp_path, capsys, flag
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_interruption_exits_130_and_leaves_nothing(thick_scan, tmp_path, signum):
     before = files_in(tmp_path)
-    argv = [sys.executable, "-m", "throughplane.cli", "upsample", str(thick_scan), str(tmp_path / "o.nii.gz")]
+    # a shell starts what runs in its background with SIGINT ignored, and children inherit that
+    program = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from throughplane.cli import main; sys.exit(main())"
+    )
+    argv = [sys.executable, "-c", program, "upsample", str(thick_scan), str(tmp_path / "o.nii.gz"), "--verbose"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    process = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True, env=environment)
-    time.sleep(8)  # by then it trains
-    process.send_signal(signum)
-    _, told = process.communicate(timeout=60)
-    assert process.returncode == 130, told
+    with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        try:
+            assert process.stderr is not None
+            assert "scan" in process.stderr.readline()  # the plan
+            time.sleep(2)  # by then it trains
+            process.send_signal(signum)
+            assert process.wait(timeout=60) == 130
+            told = process.stderr.read()
+        finally:
+            process.kill()
     assert "interrupted; nothing was written" in told
     assert files_in(tmp_path) == before
 
@@ -460,3 +486,18 @@ def test_the_unexpected_is_one_line_unless_debugging(thick_scan, tmp_path, capsy
     assert "Traceback" not in told
     assert run("upsample", thick_scan, tmp_path / "o.nii.gz", "--method", "cubic", "--debug") == 1
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_training_that_diverges_is_told_plainly(thick_scan, tmp_path, capsys, monkeypatch):
+    def diverging(*_):
+        raise eclare.TrainingDiverged("the loss is nan at step 7")
+
+    monkeypatch.setattr("throughplane.pipeline.stack_of", diverging)
+    before = files_in(tmp_path)
+    assert run("upsample", thick_scan, tmp_path / "o.nii.gz") == 1
+    told = capsys.readouterr().err
+    assert told.startswith(
+        "throughplane: training diverged: the loss is nan at step 7; nothing was written; try another"
+    )
+    assert told.count("\n") == 1
+    assert files_in(tmp_path) == before
