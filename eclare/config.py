@@ -28,6 +28,7 @@ class EclareConfig:
         batch: patches per step.
         steps: optimiser steps at most.
         learning_rate: at the peak of a one-cycle schedule (Adam).
+        clip: largest norm of the gradient; about twice what it is in quiet training. None leaves it alone.
         averaged_over: steps over which weights are averaged exponentially; 0 uses the last ones.
         held_out: share of the thick slices kept from training, whose patches decide when to stop and which weights win.
         check_every: steps between looks at the held-out patches.
@@ -46,6 +47,7 @@ class EclareConfig:
     batch: int = 8
     steps: int = 6000
     learning_rate: float = 1e-3
+    clip: float | None = 0.01
     averaged_over: int = 1000
     held_out: float = 0.1
     check_every: int = 250
@@ -76,6 +78,7 @@ class EclareConfig:
             batch=128,
             steps=1_000_000 // 128,
             learning_rate=1e-4,
+            clip=None,
             averaged_over=0,
             held_out=0.0,
             flips=False,

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from einops import rearrange
@@ -60,9 +61,6 @@ class ThroughPlaneNetwork(nn.Module):
         self.head = nn.Conv2d(2 * config.neighbours + 1, config.channels, 3, padding=1)
         self.blocks = nn.ModuleList(make(config.channels) for _ in range(config.blocks))
         self.tail = nn.Conv2d(config.channels, oversampling, 3, padding=1)
-        # the network starts as cubic interpolation
-        for parameter in self.tail.parameters():
-            nn.init.zeros_(parameter)
 
     def forward(
         self, slices: Float[Tensor, "batch near thick width"], change: GridChange
@@ -78,6 +76,19 @@ class ThroughPlaneNetwork(nn.Module):
         for block in self.blocks:
             x = x + block(x)
         return rearrange(self.tail(x + start), "batch over thick width -> batch 1 (thick over) width")
+
+
+def new_network(config: EclareConfig, oversampling: int, generator: torch.Generator) -> ThroughPlaneNetwork:
+    """He's initialisation, drawn from the generator; residual blocks start as the identity, the network as the skip."""
+    with torch.random.fork_rng(devices=[]):  # torch draws its own initial weights from the global generator
+        network = ThroughPlaneNetwork(config, oversampling)
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, generator=generator)
+            nn.init.zeros_(cast(Tensor, module.bias))
+    for last in (*(cast(nn.Sequential, block)[-1] for block in network.blocks), network.tail):
+        nn.init.zeros_(cast(Tensor, last.weight))
+    return network
 
 
 def _plain_block(channels: int) -> nn.Module:

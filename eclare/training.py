@@ -12,7 +12,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from eclare.config import EclareConfig
 from eclare.inference import super_resolve
-from eclare.network import ThroughPlaneNetwork, grid_change, oversampling_for
+from eclare.network import ThroughPlaneNetwork, grid_change, new_network, oversampling_for
 from eclare.pairs import Patches, PatchSource
 from forward_models import SliceGrid
 from forward_models.progress import Progress, silent
@@ -147,8 +147,9 @@ class _Learner:
     ) -> None:
         oversampling = oversampling_for(source.thick, source.thin.spacing_mm)
         self._change = grid_change(source.thick, source.thin, oversampling).to(device)
-        learning = _initialised(config, oversampling, generator)
+        learning = new_network(config, oversampling, generator)
         self._learning = learning.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._clip = config.clip
         self._averaged = AveragedModel(self._learning, avg_fn=_averaging(config.averaged_over))
         self._optimiser = torch.optim.Adam(self._learning.parameters(), lr=config.learning_rate)
         self._schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -168,6 +169,8 @@ class _Learner:
             raise TrainingDiverged(f"the loss is {loss.item()} at step {step}; the learning rate is too high")
         self._optimiser.zero_grad()
         loss.backward()
+        if self._clip is not None:
+            torch.nn.utils.clip_grad_norm_(self._learning.parameters(), self._clip)
         self._optimiser.step()
         self._schedule.step()
         self._averaged.update_parameters(self._learning)
@@ -207,17 +210,6 @@ class _Watch:
     @property
     def gave_up(self) -> bool:
         return self._since >= self._patience
-
-
-def _initialised(config: EclareConfig, oversampling: int, generator: torch.Generator) -> ThroughPlaneNetwork:
-    """He's initialisation, drawn from the generator; the last layer stays zero."""
-    with torch.random.fork_rng(devices=[]):  # torch draws its own initial weights from the global generator
-        network = ThroughPlaneNetwork(config, oversampling)
-    for module in network.modules():
-        if isinstance(module, torch.nn.Conv2d) and module is not network.tail:
-            torch.nn.init.kaiming_normal_(module.weight, generator=generator)
-            torch.nn.init.zeros_(module.bias)  # type: ignore[arg-type]
-    return network
 
 
 def _averaging(steps: int) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:

@@ -8,17 +8,19 @@ import torch
 import eclare.inference
 from eclare import ThroughPlaneNetwork, super_resolve
 from eclare.inference import with_neighbours
-from eclare.network import oversampling_for
+from eclare.network import new_network, oversampling_for
 from forward_models import Gaussian, along, resampling_weights
 from tests.conftest import head_phantom
 from tests.eclare.conftest import TINY, stack_and_truth
 
 
 def network_for(stack, config=TINY, seed=0, tail=0.05) -> ThroughPlaneNetwork:
-    """A random network, whose last layer is not zero."""
-    torch.manual_seed(seed)
-    network = ThroughPlaneNetwork(config, oversampling_for(stack.selection.thick, stack.selection.thin.spacing_mm))
-    torch.nn.init.normal_(network.tail.weight, std=tail)
+    """A random network, whose last layer is not zero unless asked for."""
+    generator = torch.Generator().manual_seed(seed)
+    factor = oversampling_for(stack.selection.thick, stack.selection.thin.spacing_mm)
+    network = new_network(config, factor, generator)
+    if tail:
+        torch.nn.init.normal_(network.tail.weight, std=tail, generator=generator)
     return network.eval()
 
 

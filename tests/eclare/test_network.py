@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from eclare import EclareConfig, ThroughPlaneNetwork
-from eclare.network import grid_change, oversampling_for
+from eclare.network import grid_change, new_network, oversampling_for
 from forward_models import SliceGrid, resampling_weights, thin_grid_for
 from tests.eclare.conftest import TINY
 
@@ -21,9 +21,19 @@ def change_for(factor, count=12):
 @pytest.mark.parametrize("factor", FACTORS)
 def test_a_new_network_is_cubic_interpolation(factor):
     thick, thin, change = change_for(factor)
-    network = ThroughPlaneNetwork(TINY, oversampling_for(thick, 1.0))
+    network = new_network(TINY, oversampling_for(thick, 1.0), torch.Generator().manual_seed(0))
     x = torch.rand(2, 5, 12, 9, generator=torch.Generator().manual_seed(0))
     assert torch.equal(network(x, change), resampling_weights(thick, thin).float() @ x[:, 2, None])
+
+
+def test_the_generator_alone_draws_the_weights():
+    torch.manual_seed(1)
+    first = new_network(TINY, 3, torch.Generator().manual_seed(5))
+    torch.manual_seed(2)
+    second = new_network(TINY, 3, torch.Generator().manual_seed(5))
+    third = new_network(TINY, 3, torch.Generator().manual_seed(6))
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+    assert not torch.equal(first.head.weight, third.head.weight)
 
 
 @pytest.mark.parametrize("factor", FACTORS)

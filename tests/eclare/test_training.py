@@ -10,6 +10,7 @@ import torch
 import eclare.network
 import eclare.training
 from eclare import EclareConfig, TrainingDiverged, train
+from eclare.pairs import Patches
 from eclare.training import _Learner, _lessons, _Watch
 from forward_models import Gaussian
 from forward_models.progress import silent
@@ -113,6 +114,23 @@ def test_the_weights_that_did_best_win():
 def test_divergence_is_an_error(stack):
     with pytest.raises(TrainingDiverged, match=r"at step .*learning rate is too high"):
         trained(stack, replace(PLAIN, learning_rate=1e30, steps=60))
+
+
+def test_one_bad_pair_does_not_undo_training(stack):
+    """Without clipping it does: the same steps end worse than cubic interpolation."""
+    generator = torch.Generator().manual_seed(0)
+    lessons = _lessons(stack.slices, stack.selection.thick, stack, PLAIN, generator)
+    pair = lessons.source.draw(PLAIN.batch, generator=generator)
+    spike = Patches(pair.thick, 1e4 * pair.thin)
+    errors = {}
+    for clip in (PLAIN.clip, None):
+        config = replace(PLAIN, clip=clip, steps=100)
+        learner = _Learner(config, lessons.source, torch.Generator().manual_seed(0), torch.device("cpu"))
+        for step in range(60):
+            learner.learn(spike if step == 20 else pair)
+        errors[clip] = learner.rmse(pair) / learner.interpolation_rmse(pair)
+    assert errors[PLAIN.clip] < 0.9
+    assert errors[None] > 1.5
 
 
 def test_reduced_precision_is_close_to_float32(stack, monkeypatch):
