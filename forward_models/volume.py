@@ -69,10 +69,8 @@ class Volume:
         nearest that does, and `voxels_outside_stored_dtype` counts them.
         """
         header = _clean_header(self.header)
-        stored = np.float32 if dtype == "float32" else header.get_data_dtype()
-        slope, inter = (1.0, 0.0) if dtype == "float32" else _stored_scaling(header)
-        data = np.asarray(self.data, stored) if np.dtype(stored).kind == "f" else _rounded(self.data, header)
-        header.set_data_dtype(stored)
+        data, slope, inter = self._raw(dtype)
+        header.set_data_dtype(data.dtype)
         image = nib.Nifti1Image(data, self.affine, header)
         image.header.set_slope_inter(slope, inter)
         # the code of the one that was followed; 2, aligned, for files that do not say
@@ -80,6 +78,18 @@ class Volume:
         image.set_sform(self.affine, code)
         image.set_qform(self.affine, code)
         return image
+
+    def stored(self, dtype: Dtype = "float32") -> Shaped[np.ndarray, "i j k"]:
+        """The values that a reader of `image(dtype)` gets."""
+        data, slope, inter = self._raw(dtype)
+        return data if (slope, inter) == (1, 0) else data.astype(np.float64) * slope + inter
+
+    def _raw(self, dtype: Dtype) -> tuple[Shaped[np.ndarray, "i j k"], float, float]:
+        """What goes into the file, with the slope and intercept to read it by."""
+        if dtype == "float32":
+            return np.asarray(self.data, np.float32), 1.0, 0.0
+        slope, inter = _stored_scaling(self.header)
+        return _to_stored(self.data, self.header), slope, inter
 
     def voxels_outside_stored_dtype(self) -> int:
         """How many voxels `image("like-input")` cannot hold."""
@@ -251,8 +261,11 @@ def _unrounded(data: Shaped[np.ndarray, "i j k"], header: nib.Nifti1Header) -> F
     return (np.asarray(data, np.float64) - inter) / slope
 
 
-def _rounded(data: Shaped[np.ndarray, "i j k"], header: nib.Nifti1Header) -> Shaped[np.ndarray, "i j k"]:
+def _to_stored(data: Shaped[np.ndarray, "i j k"], header: nib.Nifti1Header) -> Shaped[np.ndarray, "i j k"]:
+    """In the dtype and scaling of `header`."""
     dtype = header.get_data_dtype()
+    if dtype.kind == "f":
+        return np.asarray(data if _stored_scaling(header) == (1, 0) else _unrounded(data, header), dtype)
     limits = np.iinfo(dtype)
     return np.clip(np.rint(_unrounded(data, header)), limits.min, limits.max).astype(dtype)
 

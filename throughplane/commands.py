@@ -220,7 +220,7 @@ def upsample(
     profile = None if acquired.profile is None else _profile_flag(acquired.profile)
     read = read_scan(scan, Acquired(acquired.thickness, acquired.gap, profile, acquired.axis, acquired.volume))
     _check_storable(out, read.volume, run)
-    planned = plan(read, how.method, how.spacing, how.preset, how.device, how.threads, how.seed)
+    planned = plan(read, how.method, how.spacing, how.preset, how.device, how.threads, how.seed, run.dtype)
     carried = {target: carry_file(source, read.volume, read.acquisition, planned.thin) for source, target in companions}
     for target, (image, _) in carried.items():
         require_storable(image.header, target)
@@ -270,7 +270,7 @@ def project(
     source = read_volume(sr)
     _check_storable(out, source, run)
     teller.notes(read.notes)
-    result = project_volume(source, str(sr), read)
+    result = project_volume(source, str(sr), read, run.dtype)
     arguments = {"sr": sr, "scan": scan, "out": out, **asdict(acquired), **asdict(run)}
     _write(out, result.volume, {**result.record, "arguments": arguments}, run, teller)
     return EXIT_OK

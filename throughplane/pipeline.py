@@ -2,7 +2,7 @@
 
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,8 @@ from forward_models import (
 )
 from forward_models.acquisition import ProfileFamily
 from forward_models.progress import Progress, silent
-from forward_models.stack import Stack, stack_of
+from forward_models.stack import stack_of
+from forward_models.volume import Dtype
 from throughplane.device import (
     Stopwatch,
     device_named,
@@ -40,6 +41,7 @@ from throughplane.device import (
 )
 from throughplane.inspection import acquisition_record, geometry_record
 from throughplane.methods import METHODS, Method, MethodName, Preset
+from throughplane.residual import left_over, residual_record
 from throughplane.version import version
 
 DEFAULT_PRESET: Preset = "standard"
@@ -82,6 +84,7 @@ class Plan:
     seed: int
     device: torch.device
     threads: int | None
+    dtype: Dtype = "float32"
 
     @property
     def method(self) -> Method:
@@ -105,10 +108,10 @@ class Result:
     """A thin-slice volume and what can be said for it.
 
     Attributes:
-        image: float32, in the orientation of the scan, sform = qform.
+        image: in the orientation of the scan, sform = qform; float32, unless another dtype was asked for.
         record: everything needed to understand and repeat the run; JSON-ready.
-        residual: W x - y on the grid of the scan, in its units: where the result disagrees with the measurement.
-        volume: the image as a `Volume`, to be written in another dtype.
+        residual: W x - y of `image` on the grid of the scan, in its units: where it disagrees with the measurement.
+        volume: as computed, before it was rounded to the dtype of `image`.
     """
 
     image: nib.Nifti1Image
@@ -185,6 +188,7 @@ def plan(
     device: str,
     threads: int | None,
     seed: int | None,
+    dtype: Dtype = "float32",
 ) -> Plan:
     """Settle everything that can be settled, and refuse what cannot, before the arithmetic starts."""
     if method not in METHODS:
@@ -214,6 +218,7 @@ def plan(
         DEFAULT_SEED if seed is None else seed,
         device_named(device),
         threads,
+        dtype,
     )
 
 
@@ -225,9 +230,9 @@ def carry_out(plan: Plan, progress: Progress = silent) -> Result:
         stack = stack_of(scan.volume, acquisition, plan.thin.spacing_mm).to(plan.device)
         generator = torch.Generator().manual_seed(plan.seed)
         outcome = plan.method.run(stack, plan.preset, generator, progress)
-        residual = stack.selection.apply(outcome.thin) - stack.slices
         volume = scan.volume.on_grid(stack.in_file_order(outcome.thin), acquisition.axis, plan.thin)
-        left = scan.volume.on_grid(stack.in_file_order(residual), acquisition.axis, acquisition.slices)
+        selection = replace(stack.selection, axis=acquisition.axis)  # W is symmetric, so either order will do
+        residual = left_over(volume.stored(plan.dtype), scan.volume.data, selection)
         noise = noise_sd(stack.slices) * stack.scale
     record = {
         "SliceThickness": plan.thin.spacing_mm,
@@ -240,28 +245,14 @@ def carry_out(plan: Plan, progress: Progress = silent) -> Result:
         "output": geometry_record(volume),
         "warnings": list(scan.notes),
         "method_details": dict(outcome.details),
-        "residual": residual_record(stack, residual, noise),
+        "residual": residual_record(residual, scan.volume.data, noise, selection),
         "device": str(plan.device),
         "threads": thread_count,
         "seconds": round(clock.seconds, 2),
         "peak_memory_bytes": peak_memory_bytes(),
     }
-    return Result(volume.image(), record, left.image(), volume)
-
-
-def residual_record(stack: Stack, residual: torch.Tensor, noise: float) -> dict[str, Any]:
-    """How well W x explains y: root mean squares in image units, relative to the scan and to its noise."""
-    rms = float(residual.double().square().mean().sqrt()) * stack.scale
-    scan_rms = float(stack.slices.double().square().mean().sqrt()) * stack.scale
-    return {
-        "rms": rms,
-        "relative_to_scan": rms / scan_rms if scan_rms else 0.0,
-        "noise_sd": noise,
-        "relative_to_noise": rms / noise if noise else None,
-        "condition_of_w": stack.selection.condition,
-        "damping": stack.selection.damping,
-        "mismatch_left_at_most": stack.selection.mismatch_left,
-    }
+    left = scan.volume.on_grid(residual, acquisition.axis, acquisition.slices)
+    return Result(volume.image(plan.dtype), record, left.image(), volume)
 
 
 def software_record() -> dict[str, Any]:

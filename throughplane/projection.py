@@ -8,15 +8,16 @@ import torch
 from jaxtyping import Float64, Shaped
 
 from forward_models import InputRefused, SliceGrid, Volume, noise_sd, slice_selection
-from forward_models.selection import SliceSelection
+from forward_models.volume import Dtype
 from throughplane.device import Stopwatch, memory_errors_told, peak_memory_bytes
 from throughplane.inspection import acquisition_record, geometry_record
 from throughplane.pipeline import Result, Scan, software_record
+from throughplane.residual import left_over, residual_record, root_mean_square
 
 SAME_PLACE_MM = 1e-2
 
 
-def project(thin: Volume, thin_name: str, scan: Scan) -> Result:
+def project(thin: Volume, thin_name: str, scan: Scan, dtype: Dtype = "float32") -> Result:
     """The volume closest to `thin`, for smooth corrections, whose thick slices are those of `scan`.
 
     The thin volume may be stored in another order than the scan and start anywhere along the slice normal; in plane it
@@ -33,13 +34,12 @@ def project(thin: Volume, thin_name: str, scan: Scan) -> Result:
     grid = _grid_along(ordered, scan.volume, axis)
     selection = slice_selection(acquisition.slices, grid, acquisition.profile, axis)
     with memory_errors_told(torch.device("cpu")):
-        y = torch.from_numpy(np.asarray(scan.volume.data, np.float64))
-        x = torch.from_numpy(np.asarray(ordered.data, np.float64))
-        consistent = selection.consistent(x, y)
-        before, after = (selection.apply(v) - y for v in (x, consistent))
-        result = replace(ordered, data=consistent.numpy().astype(np.float32))
-    volume = _stored_like(result, thin, None, thin_name)
-    volume = replace(volume, affine=thin.affine, header=thin.header)  # to the bit, not to rounding
+        x, y = (torch.from_numpy(np.asarray(data, np.float64)) for data in (ordered.data, scan.volume.data))
+        result = replace(ordered, data=selection.consistent(x, y).numpy())
+        volume = _stored_like(result, thin, None, thin_name)
+        volume = replace(volume, affine=thin.affine, header=thin.header)  # to the bit, not to rounding
+        written = _stored_like(replace(volume, data=volume.stored(dtype)), scan.volume, axis, thin_name)
+        before, after = (left_over(v.data, scan.volume.data, selection) for v in (ordered, written))
     noise = noise_sd(torch.from_numpy(np.moveaxis(scan.volume.data, axis, -1).astype(np.float32)))
     record = {
         "SliceThickness": grid.spacing_mm,
@@ -51,29 +51,16 @@ def project(thin: Volume, thin_name: str, scan: Scan) -> Result:
         "acquisition": acquisition_record(scan.volume, acquisition),
         "output": geometry_record(volume),
         "warnings": [*thin.warnings, *scan.notes],
-        "residual": _residuals(before, after, y, noise, selection),
+        "residual": {
+            **residual_record(after, scan.volume.data, noise, selection),
+            "rms_before": root_mean_square(before),
+            "relative_to_scan_before": root_mean_square(before) / root_mean_square(scan.volume.data),
+        },
         "seconds": round(clock.seconds, 2),
         "peak_memory_bytes": peak_memory_bytes(),
     }
-    left = scan.volume.on_grid(after.numpy().astype(np.float32), axis, acquisition.slices)
-    return Result(volume.image(), record, left.image(), volume)
-
-
-def _residuals(
-    before: torch.Tensor, after: torch.Tensor, y: torch.Tensor, noise: float, selection: SliceSelection
-) -> dict[str, float | None]:
-    scan_rms, rms_before, rms_after = (float(v.square().mean().sqrt()) for v in (y, before, after))
-    return {
-        "rms": rms_after,
-        "relative_to_scan": rms_after / scan_rms,
-        "rms_before": rms_before,
-        "relative_to_scan_before": rms_before / scan_rms,
-        "noise_sd": noise,
-        "relative_to_noise": rms_after / noise if noise else None,
-        "condition_of_w": selection.condition,
-        "damping": selection.damping,
-        "mismatch_left_at_most": selection.mismatch_left,
-    }
+    left = scan.volume.on_grid(after, axis, acquisition.slices)
+    return Result(volume.image(dtype), record, left.image(), volume)
 
 
 def _stored_like(volume: Volume, model: Volume, slice_axis: int | None, name: str) -> Volume:

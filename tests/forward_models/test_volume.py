@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forward_models import InputRefused, SliceGrid, read_volume, require_usable, volume_from_image, write_image
+from forward_models import (
+    InputRefused,
+    SliceGrid,
+    Volume,
+    read_volume,
+    require_usable,
+    volume_from_image,
+    write_image,
+)
 from tests.conftest import oblique_affine, save
 
 RAMP = np.arange(5 * 6 * 7, dtype=np.float32).reshape(5, 6, 7)
@@ -230,3 +238,19 @@ def test_nan_inf_and_zero_everywhere_are_refused():
             require_usable(volume_from_image(nib.Nifti1Image(data, oblique_affine())), "scan")
     with pytest.raises(InputRefused, match="zero everywhere"):
         require_usable(volume_from_image(nib.Nifti1Image(np.zeros_like(RAMP), oblique_affine())), "scan")
+
+
+@pytest.mark.parametrize(("slope", "inter"), [(1.0, 0.0), (0.25, -10.0)])
+@pytest.mark.parametrize("stored", ["int16", "uint8", "float32", "float64"])
+@pytest.mark.parametrize("dtype", ["float32", "like-input"])
+def test_stored_is_what_a_reader_gets(tmp_path, stored, slope, inter, dtype):
+    image = nib.Nifti1Image(np.zeros((2, 3, 4), stored), oblique_affine())
+    image.header.set_slope_inter(slope, inter)
+    computed = np.random.default_rng(0).uniform(-20, 500, (2, 3, 4))
+    volume = Volume(computed, oblique_affine(), image.header)
+    volume.image(dtype).to_filename(tmp_path / "v.nii")
+    read = nib.load(tmp_path / "v.nii")
+    assert read.get_data_dtype() == (stored if dtype == "like-input" else np.float32)
+    assert np.array_equal(read.get_fdata(), np.asarray(volume.stored(dtype), np.float64))
+    if read.get_data_dtype().kind == "f":  # the scaling of a file of real numbers is undone before it is applied
+        assert np.allclose(read.get_fdata(), computed, rtol=1e-6, atol=1e-5)

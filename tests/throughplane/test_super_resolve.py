@@ -349,9 +349,9 @@ def test_the_residual_is_what_the_result_leaves_of_the_scan(method):
     assert np.allclose(result.residual.affine, HEAD_AFFINE, atol=HEADER_ROUNDING_MM)
     stated = result.record["residual"]
     rms = np.sqrt((expected**2).mean())
-    tolerance = OUTPUT_ROUNDING * float(HEAD.max())
-    assert stated["rms"] == pytest.approx(rms, abs=tolerance)
-    assert stated["relative_to_scan"] == pytest.approx(rms / np.sqrt((HEAD.astype(float) ** 2).mean()), abs=1e-6)
+    # of the float32 voxels themselves, so it agrees far below float32
+    assert stated["rms"] == pytest.approx(rms, rel=1e-6)
+    assert stated["relative_to_scan"] == pytest.approx(rms / np.sqrt((HEAD.astype(float) ** 2).mean()), rel=1e-6)
 
 
 def test_a_result_with_a_residual_is_told_from_one_without():
