@@ -45,7 +45,7 @@ class EclareConfig:
     patch_slices: int = 16
     patch_width: int = 64
     batch: int = 8
-    steps: int = 6000
+    steps: int = 5000
     learning_rate: float = 1e-3
     clip: float | None = 0.01
     averaged_over: int = 1000
