@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -306,11 +307,21 @@ def demo(
         Show tracebacks.
     """
     del debug  # `main` looks for it
+    _require_extras()
     from throughplane.demo import run_demo
     from throughplane.terminal import Teller
 
     run_demo(folder, thickness, gap, preset, force, Teller(quiet=False, verbose=False))
     return EXIT_OK
+
+
+def _require_extras() -> None:
+    """What the demo needs and a plain installation does not bring."""
+    from forward_models import InputRefused
+
+    missing = [name for name in ("nilearn", "skimage", "matplotlib") if find_spec(name) is None]
+    if missing:
+        raise InputRefused(f"the demo needs {' and '.join(missing)}; run: pip install 'throughplane[demo]'")
 
 
 def _profile_flag(text: str) -> "ProfileFamily | SliceProfile":

@@ -5,44 +5,146 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-matplotlib.rcParams.update({"font.size": 9, "figure.facecolor": "black", "text.color": "white"})
+from forward_models import SliceGrid
+
+COLUMN_PX, GAP_PX, LEFT_PX, TITLE_PX, CAPTION_PX = 400, 8, 64, 60, 64
+DPI = 100
+ERROR_SHARE = 0.25  # of the range of the truth: full colour in the error maps
+ERROR_LABEL = f"error\n\N{PLUS-MINUS SIGN} {100 * ERROR_SHARE:g} % of range"
+ERRORS = LinearSegmentedColormap.from_list("errors", ["#c9e8ff", "#2f86d8", "black", "#dd651d", "#ffe3b3"])
+
+
+def nearest_slices(
+    slices: Shaped[np.ndarray, "i j thick"], thick: SliceGrid, thin: SliceGrid
+) -> Shaped[np.ndarray, "i j thin"]:
+    """Each thin slice shows the thick slice whose centre is nearest: a scan as it is, on a thin grid."""
+    return slices[..., np.abs(thin.centres_mm[:, None] - thick.centres_mm).argmin(axis=1)]
 
 
 def comparison(
     truth: Float[np.ndarray, "i j k"],
-    volumes: Mapping[str, Float[np.ndarray, "i j k"]],
+    volumes: Mapping[str, Shaped[np.ndarray, "i j k"]],
     captions: Mapping[str, str],
     title: str,
     path: Path,
 ) -> None:
-    """One row for the plane across i, one for the plane across j; errors against the truth below each.
+    """A column for each volume and one for the truth: a sagittal and a coronal slice, with errors below.
 
-    All volumes share the grid of `truth`, whose last axis is the slice normal (drawn upwards) and whose voxels are
-    isotropic.
+    `captions` go under the names of the columns. Grey values run from the 1st to the 99.5th percentile of the truth
+    that is not 0, and that is the range that errors are given in.
+
+    All volumes share the grid of `truth`, whose axes point right, anterior and superior, either way round, and whose
+    voxels are isotropic. The sagittal slice lies a quarter of the head's width off the middle, where there is cortex.
     """
-    low, high = np.percentile(truth[truth > 0], [0.5, 99.5]) if (truth > 0).any() else (0.0, 1.0)
-    shown = {"truth": truth, **volumes}
-    middle = [n // 2 for n in truth.shape]
-    planes = [lambda v: v[middle[0]], lambda v: v[:, middle[1]]]
-    figure = Figure(figsize=(3.0 * len(shown), 11.5), dpi=110)
-    axes = figure.subplots(4, len(shown), squeeze=False)
-    for column, (name, volume) in enumerate(shown.items()):
-        for row, plane in enumerate(planes):
-            image, error = axes[2 * row, column], axes[2 * row + 1, column]
-            image.imshow(plane(volume).T, origin="lower", cmap="gray", vmin=low, vmax=high, interpolation="nearest")
-            if name != "truth":
-                difference = (plane(volume) - plane(truth)).T
-                limit = 0.25 * (high - low)
-                error.imshow(
-                    difference, origin="lower", cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest"
-                )
-        axes[0, column].set_title(captions.get(name, name), color="white")
-    for axis in axes.ravel():
-        axis.set_axis_off()
-    axes[1, 0].text(0.5, 0.5, "error, +- a quarter\nof the range", ha="center", transform=axes[1, 0].transAxes)
-    figure.suptitle(title, color="white")
-    figure.tight_layout()
-    figure.savefig(path, format="png")
+    box = _box(truth)
+    truth = truth[box]
+    cut_i, cut_j, cut_k = truth.shape[0] // 4, truth.shape[1] // 2, truth.shape[2] // 2
+    low, high = np.percentile(truth[truth > 0], [1, 99.5]) if (truth > 0).any() else (0.0, 1.0)
+    width, height = max(truth.shape[:2]), max(truth.shape[2], truth.shape[0])
+    zoom = max(1, round(COLUMN_PX / width))
+    with matplotlib.rc_context({"font.size": 12, "text.color": "white", "figure.facecolor": "black"}):
+        page = _Page(len(volumes) + 1, 4, zoom * width, zoom * height)
+        for column, (name, volume) in enumerate(volumes.items()):
+            page.caption(column, name, captions.get(name, ""))
+            for row, (cut, true) in enumerate(
+                zip(_cuts(volume[box], cut_i, cut_j), _cuts(truth, cut_i, cut_j), strict=True)
+            ):
+                page.show(2 * row, column, cut, zoom, "gray", low, high)
+                limit = ERROR_SHARE * (high - low)
+                page.show(2 * row + 1, column, cut - true, zoom, ERRORS, -limit, limit)
+        last = len(volumes)
+        page.caption(last, "truth", captions.get("truth", ""))
+        for row, true in enumerate(_cuts(truth, cut_i, cut_j)):
+            page.show(2 * row, last, true, zoom, "gray", low, high)
+        above = page.show(1, last, truth[:, :, cut_k], zoom, "gray", low, high)  # anterior to the right
+        above.axhline(cut_i, color="#7fd0ff", linewidth=1.5, linestyle="--")
+        above.axvline(cut_j, color="#7fd0ff", linewidth=1.5, linestyle="--")
+        page.colour_bar(3, last)
+        for row, label in enumerate(("sagittal", ERROR_LABEL, "coronal", ERROR_LABEL)):
+            page.label(row, label)
+        page.figure.text(0.5, 1 - 0.5 * TITLE_PX / page.height, title, ha="center", va="center", fontsize=16)
+        page.figure.savefig(path, format="png", dpi=DPI, facecolor="black")
+
+
+class _Page:
+    """Panels placed to the pixel, so that every voxel is drawn equally large."""
+
+    def __init__(self, columns: int, rows: int, panel_width: int, panel_height: int) -> None:
+        self.panel = (panel_width, panel_height)
+        self.width = LEFT_PX + columns * (panel_width + GAP_PX)
+        self.height = TITLE_PX + CAPTION_PX + rows * (panel_height + GAP_PX)
+        self.figure = Figure(figsize=(self.width / DPI, self.height / DPI), dpi=DPI)
+
+    def corner(self, row: int, column: int) -> tuple[int, int]:
+        """Left and lower edge of a panel, in pixels from the lower left."""
+        left = LEFT_PX + column * (self.panel[0] + GAP_PX)
+        return left, self.height - TITLE_PX - CAPTION_PX - (row + 1) * (self.panel[1] + GAP_PX) + GAP_PX
+
+    def axes(self, left: float, lower: float, width: float, height: float) -> Axes:
+        """Axes at a place in pixels."""
+        return self.figure.add_axes((left / self.width, lower / self.height, width / self.width, height / self.height))
+
+    def show(
+        self,
+        row: int,
+        column: int,
+        image: Shaped[np.ndarray, "v u"],
+        zoom: int,
+        colours: str | LinearSegmentedColormap,
+        low: float,
+        high: float,
+    ) -> Axes:
+        """An image in the middle of its panel, its first axis upwards."""
+        (left, lower), (height, width) = self.corner(row, column), (zoom * n for n in image.shape)
+        axes = self.axes(left + (self.panel[0] - width) // 2, lower + (self.panel[1] - height) // 2, width, height)
+        axes.imshow(image, origin="lower", cmap=colours, vmin=low, vmax=high, interpolation="nearest", aspect="auto")
+        axes.set_axis_off()
+        return axes
+
+    def caption(self, column: int, name: str, told: str) -> None:
+        """Above a column: its name, and what there is to say of it."""
+        left, _ = self.corner(0, column)
+        x, lower = (left + self.panel[0] / 2) / self.width, self.height - TITLE_PX - CAPTION_PX + GAP_PX
+        self.figure.text(x, (lower + 30) / self.height, name, ha="center", va="baseline", fontsize=15, weight="bold")
+        self.figure.text(x, (lower + 8) / self.height, told, ha="center", va="baseline")
+
+    def label(self, row: int, text: str) -> None:
+        """At the left of a row, read upwards."""
+        _, lower = self.corner(row, 0)
+        spot = (0.5 * LEFT_PX / self.width, (lower + self.panel[1] / 2) / self.height)
+        self.figure.text(*spot, text, ha="center", va="center", rotation=90, multialignment="center")
+
+    def colour_bar(self, row: int, column: int) -> None:
+        """What the colours of the error maps mean."""
+        left, lower = self.corner(row, column)
+        width, height = self.panel
+        share = f"{100 * ERROR_SHARE:g}"
+        axes = self.axes(left + 0.15 * width, lower + 0.5 * height, 0.7 * width, 22)
+        axes.imshow(np.linspace(-1, 1, 256)[None], cmap=ERRORS, aspect="auto", extent=(-1, 1, 0, 1))
+        axes.set_yticks([])
+        axes.set_xticks([-1, 0, 1], [f"\N{MINUS SIGN}{share}", "0", f"+{share}"], color="white")
+        axes.tick_params(color="white")
+        for spine in axes.spines.values():
+            spine.set_color("white")
+        axes.set_title("error in % of the range of the truth", color="white", fontsize=12)
+
+
+def _cuts(volume: Shaped[np.ndarray, "i j k"], i: int, j: int) -> tuple[np.ndarray, np.ndarray]:
+    """Sagittal and coronal, the slice normal upwards."""
+    return volume[i].T, volume[:, j].T
+
+
+def _box(truth: Float[np.ndarray, "i j k"]) -> tuple[slice, slice, slice]:
+    """What holds the head, with a margin of 3 voxels."""
+    inside = truth > 0.05 * np.percentile(truth, 99.5)
+    box = []
+    for axis in range(3):
+        places = np.flatnonzero(inside.any(axis=tuple(i for i in range(3) if i != axis)))
+        first, last = (0, truth.shape[axis] - 1) if places.size == 0 else (int(places[0]), int(places[-1]))
+        box.append(slice(max(first - 3, 0), last + 4))
+    return (box[0], box[1], box[2])
