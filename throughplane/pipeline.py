@@ -231,7 +231,7 @@ def carry_out(plan: Plan, progress: Progress = silent) -> Result:
         generator = torch.Generator().manual_seed(plan.seed)
         outcome = plan.method.run(stack, plan.preset, generator, progress)
         volume = scan.volume.on_grid(stack.in_file_order(outcome.thin), acquisition.axis, plan.thin)
-        selection = replace(stack.selection, axis=acquisition.axis)  # W is symmetric, so either order will do
+        selection = replace(stack.selection, axis=acquisition.axis)  # counted from either end, W is the same
         residual = left_over(volume.stored(plan.dtype), scan.volume.data, selection)
         noise = noise_sd(stack.slices) * stack.scale
     record = {
