@@ -9,7 +9,7 @@ from eclare.network import GridChange, ThroughPlaneNetwork, grid_change, oversam
 from forward_models.progress import Progress, silent
 from forward_models.stack import Stack
 
-BATCH_BYTES = 256 * 2**20  # of one layer's activations; sets how many slices are processed at once
+BATCH_BYTES = 64 * 2**20  # of one layer's activations; sets how many slices are processed at once
 
 
 @torch.no_grad()

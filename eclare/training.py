@@ -111,7 +111,7 @@ def _first_lessons(stack: Stack, config: EclareConfig, generator: torch.Generato
     """From the scan's slices; with neighbours, from the thin volume that total variation makes of them."""
     if not config.neighbours:
         return _lessons(stack.slices, stack.selection.thick, stack, config, generator)
-    thin = total_variation_inverse(stack, progress=_renamed("start", progress)).x
+    thin = total_variation_inverse(stack, progress=_renamed("starting volume", progress)).x
     return _lessons(thin, stack.selection.thin, stack, config, generator)
 
 

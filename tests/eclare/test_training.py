@@ -52,7 +52,7 @@ def test_it_learns_what_interpolation_cannot(stack, config):
 def test_stages_are_told(stack):
     told = {}
     trained(stack, progress=lambda stage, done, total: told.update({stage: (done, total)}))
-    assert set(told) == {"start", "training", "refresh 1", "refresh 2"}
+    assert set(told) == {"starting volume", "training", "refresh 1", "refresh 2"}
     assert all(done == total for done, total in told.values())
 
 
