@@ -1,6 +1,6 @@
 """How a network is built and trained for one scan."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 
 
@@ -81,13 +81,14 @@ class EclareConfig:
             clip=None,
             averaged_over=0,
             held_out=0.0,
+            check_every=1_000_000 // 128,  # the last weights win
             flips=False,
             consistent=False,
         )
 
 
 PRESETS = {
-    "fast": EclareConfig(steps=1500, averaged_over=300),
+    "fast": EclareConfig(steps=1500, averaged_over=300, flips=False),
     "standard": EclareConfig(),
-    "best": replace(EclareConfig(), steps=20000, channels=64),
+    "best": EclareConfig(channels=64, blocks=8, steps=15000),
 }

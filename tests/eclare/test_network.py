@@ -63,6 +63,7 @@ def test_published_sizes():
         1e-4,
     )
     assert (config.patch_slices, config.patch_width, config.neighbours, config.refreshes) == (8, 8, 0, 0)
+    assert config.check_every == config.steps  # no early stop, the last weights win
     wide = 256 * 1024 + 1024 + 1024 * 204 + 204 + 204 * 256 * 9 + 256
     assert sum(p.numel() for p in network.blocks.parameters()) == 16 * wide
 
