@@ -90,5 +90,5 @@ class EclareConfig:
 PRESETS = {
     "fast": EclareConfig(steps=1500, averaged_over=300, flips=False),
     "standard": EclareConfig(),
-    "best": EclareConfig(channels=64, blocks=8, steps=15000),
+    "best": EclareConfig(channels=64, blocks=8, steps=10000),
 }
