@@ -14,7 +14,7 @@ import nibabel as nib
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from throughplane.pipeline import Acquired, carry_out, plan, read_scan
+from throughplane.pipeline import Acquired, How, carry_out, plan, read_scan
 
 
 def main() -> None:
@@ -40,7 +40,7 @@ def run(
     blobs = gaussian_filter(np.random.default_rng(0).normal(size=shape), (2, 2, 0.5)).astype(np.float32)
     image = nib.Nifti1Image(1000 * np.abs(blobs), np.diag([in_plane_mm, in_plane_mm, spacing_mm, 1]))
     image.header.set_xyzt_units("mm")
-    planned = plan(read_scan(image, Acquired()), method, None, preset, "cpu", None, None)
+    planned = plan(read_scan(image, Acquired()), How(method, preset=preset, device="cpu"))
     record = carry_out(planned).record
     return {
         "seconds": record["seconds"],

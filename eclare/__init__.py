@@ -3,15 +3,20 @@
 from eclare.config import PRESETS, BlockKind, EclareConfig
 from eclare.inference import super_resolve
 from eclare.network import ThroughPlaneNetwork
+from eclare.saved import SavedNetwork, TrainedFor, load_network, save_network
 from eclare.training import Training, TrainingDiverged, train
 
 __all__ = [
     "PRESETS",
     "BlockKind",
     "EclareConfig",
+    "SavedNetwork",
     "ThroughPlaneNetwork",
+    "TrainedFor",
     "Training",
     "TrainingDiverged",
+    "load_network",
+    "save_network",
     "super_resolve",
     "train",
 ]

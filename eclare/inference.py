@@ -25,7 +25,7 @@ def super_resolve(
         progress: called after each batch of slices.
     """
     selection = stack.selection
-    oversampling = oversampling_for(selection.thick, selection.thin.spacing_mm)
+    oversampling = oversampling_for(selection.thick.spacing_mm, selection.thin.spacing_mm)
     change = grid_change(selection.thick, selection.thin, oversampling).to(stack.slices.device)
     a, b, thick = stack.slices.shape
     total = torch.zeros(a, b, selection.thin.count, device=stack.slices.device)

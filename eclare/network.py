@@ -31,9 +31,9 @@ class GridChange:
         return GridChange(self.interpolate.to(device), None if self.reduce is None else self.reduce.to(device))
 
 
-def oversampling_for(thick: SliceGrid, thin_mm: float) -> int:
+def oversampling_for(spacing_mm: float, thin_mm: float) -> int:
     """The factor, rounded up."""
-    return math.ceil(thick.spacing_mm / thin_mm - 1e-6)
+    return math.ceil(spacing_mm / thin_mm - 1e-6)
 
 
 def grid_change(thick: SliceGrid, thin: SliceGrid, oversampling: int) -> GridChange:

@@ -145,7 +145,7 @@ class _Learner:
     def __init__(
         self, config: EclareConfig, source: PatchSource, generator: torch.Generator, device: torch.device
     ) -> None:
-        oversampling = oversampling_for(source.thick, source.thin.spacing_mm)
+        oversampling = oversampling_for(source.thick.spacing_mm, source.thin.spacing_mm)
         self._change = grid_change(source.thick, source.thin, oversampling).to(device)
         learning = new_network(config, oversampling, generator)
         self._learning = learning.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -1,8 +1,9 @@
 """The commands: each reads its arguments, calls the library, writes what came of it."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -10,8 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Group, Parameter
 
 if TYPE_CHECKING:  # at run time each command imports what it needs, so that --help comes at once
+    from eclare import SavedNetwork
     from forward_models import SliceProfile, Volume
     from forward_models.acquisition import ProfileFamily
+    from throughplane.outputs import Writer
     from throughplane.terminal import Teller
 
 MethodName = Literal["eclare", "cubic", "inverse"]
@@ -63,6 +66,12 @@ class MethodFlags:
 
     seed: int | None = None
     """Of a method that draws random numbers. Default 0."""
+
+    save_network: Path | None = None
+    """Keep the trained network of eclare in this .safetensors file."""
+
+    network: Path | None = None
+    """Apply the network in this .safetensors file, trained on another scan of the session; nothing is learned."""
 
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
@@ -210,18 +219,24 @@ def upsample(
     """
     from forward_models import require_storable
     from throughplane.companions import carry_file
-    from throughplane.pipeline import Acquired, carry_out, plan, read_scan
+    from throughplane.outputs import image_writer
+    from throughplane.pipeline import Acquired, How, carry_out, plan, read_scan
     from throughplane.terminal import Teller
 
     acquired, how, run = acquisition or AcquisitionFlags(), method or MethodFlags(), run or RunFlags()
     teller = Teller(run.quiet, run.verbose)
     companions = also or []
     _refuse_ignored(run, dry_run)
-    _check_outputs([out, *(target for _, target in companions)], [scan, *(source for source, _ in companions)], run)
+    _refuse_unsaved(how, dry_run)
+    inputs = [scan, *(source for source, _ in companions), *([how.network] if how.network else [])]
+    others = [how.save_network] if how.save_network else []
+    _check_outputs([out, *(target for _, target in companions)], inputs, run, others)
     profile = None if acquired.profile is None else _profile_flag(acquired.profile)
     read = read_scan(scan, Acquired(acquired.thickness, acquired.gap, profile, acquired.axis, acquired.volume))
     _check_storable(out, read.volume, run)
-    planned = plan(read, how.method, how.spacing, how.preset, how.device, how.threads, how.seed, run.dtype)
+    network = _network(how.network)
+    chosen = How(how.method, how.spacing, how.preset, how.seed, network, how.device, how.threads, run.dtype)
+    planned = plan(read, chosen)
     carried = {target: carry_file(source, read.volume, read.acquisition, planned.thin) for source, target in companions}
     for target, (image, _) in carried.items():
         require_storable(image.header, target)
@@ -234,7 +249,10 @@ def upsample(
         result = carry_out(planned, progress)
     arguments = {"scan": scan, "out": out, **asdict(acquired), **asdict(how), "also": companions, **asdict(run)}
     record = {**result.record, "arguments": arguments}
-    _write(out, result.volume, record, run, teller, {target: image for target, (image, _) in carried.items()})
+    writers = {target: image_writer(image.image("like-input")) for target, (image, _) in carried.items()}
+    if how.save_network is not None and result.network is not None:
+        writers[how.save_network] = partial(_save_network, result.network)
+    _write(out, result.volume, record, run, teller, writers)
     return EXIT_OK
 
 
@@ -363,11 +381,40 @@ def _refuse_ignored(run: RunFlags, dry_run: bool) -> None:
         raise FlagConflict("--verbose would be ignored with --dry-run, which tells all it knows; leave one out")
 
 
-def _check_outputs(images: list[Path], inputs: list[Path], run: RunFlags) -> None:
+def _refuse_unsaved(how: MethodFlags, dry_run: bool) -> None:
+    """--save-network where no network is trained, or under a name that does not say what it is."""
+    from forward_models import FlagConflict, InputRefused
+
+    if how.save_network is None:
+        return
+    if how.save_network.suffix != ".safetensors":
+        raise InputRefused(f"--save-network {how.save_network} must end in .safetensors")
+    for ignored, why in (
+        (how.method != "eclare", f"--method {how.method} has no network"),
+        (how.network is not None, "--network trains none"),
+        (dry_run, "--dry-run trains none"),
+    ):
+        if ignored:
+            raise FlagConflict(f"--save-network {how.save_network} would be ignored: {why}; leave one out")
+
+
+def _network(path: Path | None) -> "SavedNetwork | None":
+    from eclare import load_network
+
+    return None if path is None else load_network(path)
+
+
+def _save_network(network: "SavedNetwork", path: Path) -> None:
+    from eclare import save_network
+
+    save_network(network, path)
+
+
+def _check_outputs(images: list[Path], inputs: list[Path], run: RunFlags, others: Sequence[Path] = ()) -> None:
     from throughplane.outputs import check_images, check_targets, record_path
 
     check_images(images)
-    check_targets([*images, record_path(images[0], run.json_record)], inputs, run.force)
+    check_targets([*images, *others, record_path(images[0], run.json_record)], inputs, run.force)
 
 
 def _check_storable(out: Path, source: "Volume", run: RunFlags) -> None:
@@ -384,9 +431,9 @@ def _write(
     record: dict[str, Any],
     run: RunFlags,
     teller: "Teller",
-    companions: "Mapping[Path, Volume] | None" = None,
+    others: "Mapping[Path, Writer] | None" = None,
 ) -> None:
-    """Image, record and companions, all or nothing."""
+    """Image, record and other files, all or nothing."""
     from throughplane.outputs import image_writer, json_writer, record_path, write_all
 
     record["arguments"] = {key: _plain(value) for key, value in record["arguments"].items() if value is not None}
@@ -395,9 +442,7 @@ def _write(
         teller.notes([f"{clipped} voxels do not fit {volume.header.get_data_dtype()} and were set to its limits"])
         record["voxels_set_to_dtype_limits"] = clipped
     record_file = record_path(out, run.json_record)
-    writers = {out: image_writer(volume.image(run.dtype))}
-    for target, companion in (companions or {}).items():
-        writers[target] = image_writer(companion.image("like-input"))
+    writers = {out: image_writer(volume.image(run.dtype)), **(others or {})}
     writers[record_file] = json_writer(record)  # last, so that a record never describes an image that is not there
     write_all(writers)
     teller.written([*writers], record)

@@ -22,7 +22,7 @@ from throughplane.methods import MethodName, Preset
 from throughplane.metrics import Scores, data_range_of, head_mask, score
 from throughplane.outputs import check_targets, image_writer, json_writer, write_all
 from throughplane.pictures import comparison, nearest_slices
-from throughplane.pipeline import Result, Scan, carry_out, plan
+from throughplane.pipeline import How, Result, Scan, carry_out, plan
 from throughplane.simulation import Simulation, simulate_volume
 from throughplane.terminal import Teller
 
@@ -49,7 +49,7 @@ def run_demo(folder: Path, thickness_mm: float, gap_mm: float, preset: Preset, f
     acquisition = acquisition_of(scan, Sidecar(thickness_mm, thickness_mm + gap_mm, "2D"))
     read = Scan("scan.nii.gz", scan, acquisition)
     for method in METHODS:
-        planned = plan(read, method, THIN_MM, preset if method == "eclare" else None, "auto", None, None)
+        planned = plan(read, How(method, THIN_MM, preset if method == "eclare" else None))
         with teller.progress() as progress:
             results[method] = carry_out(planned, progress)
         scores[method] = score(truth, results[method].volume.data, mask, data_range)

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 import eclare
+from eclare import SavedNetwork
 from forward_models import along, resampling_weights
 from forward_models.progress import Progress
 from forward_models.solve import total_variation_inverse
@@ -21,10 +22,11 @@ Preset = Literal["fast", "standard", "best"]
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """A thin volume in working order, and what the record should say of how it came about."""
+    """A thin volume in working order, what the record should say of how it came about, and the network that made it."""
 
     thin: Float[Tensor, "a b thin"]
     details: Mapping[str, Any] = field(default_factory=dict)
+    network: SavedNetwork | None = None
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,21 @@ def learned(stack: Stack, preset: Preset, generator: torch.Generator, progress: 
     config = eclare.PRESETS[preset]
     training = eclare.train(stack, config, generator=generator, progress=progress)
     thin = eclare.super_resolve(stack, training.network, config, progress=progress)
-    return Outcome(thin, training.record())
+    trained_for = eclare.TrainedFor.of(stack.selection)
+    return Outcome(thin, training.record(), SavedNetwork(training.network, config, trained_for))
+
+
+def applied_again(saved: SavedNetwork) -> "Method":
+    """ECLARE with a network that was trained before, on another scan of the session or a companion image."""
+
+    def run(stack: Stack, preset: Preset, generator: torch.Generator, progress: Progress) -> Outcome:
+        del preset, generator
+        saved.require_fit(stack.selection)
+        network = saved.network.to(stack.slices.device)
+        thin = eclare.super_resolve(stack, network, saved.config, progress=progress)
+        return Outcome(thin, {"network_sha256": saved.sha256}, saved)
+
+    return Method(run, learns=False, memory_factor=METHODS["eclare"].memory_factor)
 
 
 METHODS: Mapping[MethodName, Method] = MappingProxyType(

@@ -10,6 +10,7 @@ import nibabel as nib
 import numpy as np
 import torch
 
+from eclare import SavedNetwork
 from forward_models import (
     Acquisition,
     FlagConflict,
@@ -24,6 +25,7 @@ from forward_models import (
     read_volume,
     require_usable,
     sidecar_path,
+    slice_selection,
     thin_grid_for,
     volume_from_image,
 )
@@ -40,7 +42,7 @@ from throughplane.device import (
     threads,
 )
 from throughplane.inspection import acquisition_record, geometry_record
-from throughplane.methods import METHODS, Method, MethodName, Preset
+from throughplane.methods import METHODS, Method, MethodName, Preset, applied_again
 from throughplane.residual import left_over, residual_record
 from throughplane.version import version
 
@@ -57,6 +59,29 @@ class Acquired:
     profile: ProfileFamily | SliceProfile | None = None
     axis: int | None = None
     volume: int | None = None
+
+
+@dataclass(frozen=True)
+class How:
+    """How the thin volume is to be made; None leaves it to the method or the scan.
+
+    Attributes:
+        method: row of the methods table.
+        spacing_mm: of the thin slices.
+        preset, seed: of methods that learn.
+        network: trained before, to be applied instead of training one.
+        device, threads: where the arithmetic runs.
+        dtype: of the image.
+    """
+
+    method: MethodName = "eclare"
+    spacing_mm: float | None = None
+    preset: Preset | None = None
+    seed: int | None = None
+    network: SavedNetwork | None = None
+    device: str = "auto"
+    threads: int | None = None
+    dtype: Dtype = "float32"
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,11 +109,12 @@ class Plan:
     seed: int
     device: torch.device
     threads: int | None
-    dtype: Dtype = "float32"
+    dtype: Dtype
+    network: SavedNetwork | None
 
     @property
     def method(self) -> Method:
-        return METHODS[self.method_name]
+        return METHODS[self.method_name] if self.network is None else applied_again(self.network)
 
     @property
     def thin_shape(self) -> tuple[int, int, int]:
@@ -112,12 +138,14 @@ class Result:
         record: everything needed to understand and repeat the run; JSON-ready.
         residual: W x - y of `image` on the grid of the scan, in its units: where it disagrees with the measurement.
         volume: as computed, before it was rounded to the dtype of `image`.
+        network: that made it, for `eclare.save_network`; None for methods without one.
     """
 
     image: nib.Nifti1Image
     record: Mapping[str, Any]
     residual: nib.Nifti1Image
     volume: Volume
+    network: SavedNetwork | None = None
 
 
 def super_resolve(
@@ -134,6 +162,7 @@ def super_resolve(
     device: str = "auto",
     threads: int | None = None,
     seed: int | None = None,
+    network: SavedNetwork | None = None,
     progress: Progress = silent,
 ) -> Result:
     """Turn a stack of thick slices into a thin-slice volume.
@@ -150,6 +179,7 @@ def super_resolve(
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         threads: CPU threads; by default as many as torch chooses.
         seed: of methods that draw random numbers; default 0.
+        network: of `eclare.load_network`, to be applied instead of training one.
         progress: called with stage, steps done and steps in all.
 
     Raises:
@@ -158,7 +188,7 @@ def super_resolve(
         throughplane.OutOfMemory: with what to do.
     """
     read = read_scan(scan, Acquired(thickness_mm, gap_mm, profile, axis, volume))
-    return carry_out(plan(read, method, spacing_mm, preset, device, threads, seed), progress)
+    return carry_out(plan(read, How(method, spacing_mm, preset, seed, network, device, threads)), progress)
 
 
 def read_scan(scan: str | Path | nib.spatialimages.SpatialImage, acquired: Acquired) -> Scan:
@@ -180,24 +210,41 @@ def read_scan(scan: str | Path | nib.spatialimages.SpatialImage, acquired: Acqui
     return Scan(name, volume, acquisition)
 
 
-def plan(
-    scan: Scan,
-    method: MethodName,
-    spacing_mm: float | None,
-    preset: Preset | None,
-    device: str,
-    threads: int | None,
-    seed: int | None,
-    dtype: Dtype = "float32",
-) -> Plan:
+def plan(scan: Scan, how: How) -> Plan:
     """Settle everything that can be settled, and refuse what cannot, before the arithmetic starts."""
-    if method not in METHODS:
-        raise InputRefused(f"method {method!r} is unknown; expected one of {', '.join(METHODS)}")
-    if not METHODS[method].learns:
-        for flag, value in (("--preset", preset), ("--seed", seed)):
-            if value is not None:
-                raise FlagConflict(f"{flag} {value} would be ignored: --method {method} learns nothing; leave one out")
-    require_threads(threads)
+    _refuse_ignored(how)
+    require_threads(how.threads)
+    thin = _thin_grid(scan, how.spacing_mm)
+    if how.network is not None:
+        how.network.require_fit(slice_selection(scan.acquisition.slices, thin, scan.acquisition.profile))
+    return Plan(
+        scan,
+        thin,
+        how.method,
+        DEFAULT_PRESET if how.preset is None else how.preset,
+        DEFAULT_SEED if how.seed is None else how.seed,
+        device_named(how.device),
+        how.threads,
+        how.dtype,
+        how.network,
+    )
+
+
+def _refuse_ignored(how: How) -> None:
+    if how.method not in METHODS:
+        raise InputRefused(f"method {how.method!r} is unknown; expected one of {', '.join(METHODS)}")
+    learning = [(flag, value) for flag, value in (("--preset", how.preset), ("--seed", how.seed)) if value is not None]
+    for flag, value in learning:
+        if not METHODS[how.method].learns:
+            raise FlagConflict(f"{flag} {value} would be ignored: --method {how.method} learns nothing; leave one out")
+        if how.network is not None:
+            raise FlagConflict(f"{flag} {value} would be ignored: with --network nothing is learned; leave one out")
+    if how.network is not None and how.method != "eclare":
+        raise FlagConflict(f"--network would be ignored: --method {how.method} has no network; leave one out")
+
+
+def _thin_grid(scan: Scan, spacing_mm: float | None) -> SliceGrid:
+    """Of the spacing asked for, or else of the coarser in-plane voxel size."""
     if spacing_mm is None and scan.acquisition.thin_mm >= scan.acquisition.spacing_mm * (1 - 1e-6):
         raise InputRefused(
             f"voxels of {scan.acquisition.thin_mm:.4g} mm in plane are no smaller than the slice spacing of "
@@ -210,16 +257,7 @@ def plan(
             f"thin slices of {thin_mm:.4g} mm would be thicker than the scan's own {scan.acquisition.thickness_mm:.4g} "
             "mm; pass a smaller --spacing"
         )
-    return Plan(
-        scan,
-        thin,
-        method,
-        DEFAULT_PRESET if preset is None else preset,
-        DEFAULT_SEED if seed is None else seed,
-        device_named(device),
-        threads,
-        dtype,
-    )
+    return thin
 
 
 def carry_out(plan: Plan, progress: Progress = silent) -> Result:
@@ -252,7 +290,7 @@ def carry_out(plan: Plan, progress: Progress = silent) -> Result:
         "peak_memory_bytes": peak_memory_bytes(),
     }
     left = scan.volume.on_grid(residual, acquisition.axis, acquisition.slices)
-    return Result(volume.image(plan.dtype), record, left.image(), volume)
+    return Result(volume.image(plan.dtype), record, left.image(), volume, outcome.network)
 
 
 def software_record() -> dict[str, Any]:

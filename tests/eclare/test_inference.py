@@ -17,7 +17,7 @@ from tests.eclare.conftest import TINY, stack_and_truth
 def network_for(stack, config=TINY, seed=0, tail=0.05) -> ThroughPlaneNetwork:
     """A random network, whose last layer is not zero unless asked for."""
     generator = torch.Generator().manual_seed(seed)
-    factor = oversampling_for(stack.selection.thick, stack.selection.thin.spacing_mm)
+    factor = oversampling_for(stack.selection.thick.spacing_mm, stack.selection.thin.spacing_mm)
     network = new_network(config, factor, generator)
     if tail:
         torch.nn.init.normal_(network.tail.weight, std=tail, generator=generator)

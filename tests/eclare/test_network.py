@@ -15,13 +15,13 @@ FACTORS = [1.5, 2.0, 2.3, 4.4, 5.0]
 def change_for(factor, count=12):
     thick = SliceGrid(count, factor)
     thin = thin_grid_for(thick, 1.0)
-    return thick, thin, grid_change(thick, thin, oversampling_for(thick, 1.0))
+    return thick, thin, grid_change(thick, thin, oversampling_for(thick.spacing_mm, 1.0))
 
 
 @pytest.mark.parametrize("factor", FACTORS)
 def test_a_new_network_is_cubic_interpolation(factor):
     thick, thin, change = change_for(factor)
-    network = new_network(TINY, oversampling_for(thick, 1.0), torch.Generator().manual_seed(0))
+    network = new_network(TINY, oversampling_for(thick.spacing_mm, 1.0), torch.Generator().manual_seed(0))
     x = torch.rand(2, 5, 12, 9, generator=torch.Generator().manual_seed(0))
     assert torch.equal(network(x, change), resampling_weights(thick, thin).float() @ x[:, 2, None])
 
@@ -39,7 +39,7 @@ def test_the_generator_alone_draws_the_weights():
 @pytest.mark.parametrize("factor", FACTORS)
 def test_oversampled_slices_are_reduced_in_place(factor):
     thick, thin, change = change_for(factor)
-    over = oversampling_for(thick, 1.0)
+    over = oversampling_for(thick.spacing_mm, 1.0)
     assert over == int(np.ceil(factor))
     fine = SliceGrid(thick.count * over, thick.spacing_mm / over, thick.middle_mm)
     ramp = torch.from_numpy(fine.centres_mm).float()

@@ -1,5 +1,6 @@
 """The command line in process: one test per command, one per refusal."""
 
+import hashlib
 import json
 import os
 import resource
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -106,6 +108,45 @@ def test_the_record_is_written_last(thick_scan, tmp_path, monkeypatch):
     also = ["--also", mask, tmp_path / "mask_out.nii.gz"]
     assert run("upsample", thick_scan, tmp_path / "out.nii.gz", "--method", "cubic", *also) == 0
     assert order == ["out.nii.gz", "mask_out.nii.gz", "out.json"]
+
+
+@pytest.fixture
+def tiny_eclare(monkeypatch):
+    """The preset `fast`, made fast enough for tests."""
+    tiny = replace(eclare.PRESETS["fast"], steps=3, channels=4, blocks=1)
+    monkeypatch.setattr(eclare, "PRESETS", {"fast": tiny})
+
+
+@pytest.mark.usefixtures("tiny_eclare")
+def test_a_saved_network_makes_the_same_volume_again(thick_scan, tmp_path):
+    network, first, second = tmp_path / "net.safetensors", tmp_path / "first.nii.gz", tmp_path / "second.nii.gz"
+    assert run("upsample", thick_scan, first, "--preset", "fast", "--save-network", network, "-q") == 0
+    assert run("upsample", thick_scan, second, "--network", network, "-q") == 0
+    assert first.read_bytes() == second.read_bytes()
+    record = json.loads((tmp_path / "second.json").read_text())
+    assert record["method_details"]["network_sha256"] == hashlib.sha256(network.read_bytes()).hexdigest()
+    assert "seed" not in record
+
+
+@pytest.mark.usefixtures("tiny_eclare")
+@pytest.mark.parametrize("flags", [("--preset", "fast"), ("--seed", "1"), ("--method", "inverse")], ids="-".join)
+def test_flags_that_a_network_makes_idle_are_errors(thick_scan, tmp_path, capsys, flags):
+    network = tmp_path / "net.safetensors"
+    assert run("upsample", thick_scan, tmp_path / "a.nii.gz", "--preset", "fast", "--save-network", network, "-q") == 0
+    assert run("upsample", thick_scan, tmp_path / "b.nii.gz", "--network", network, *flags) == 2
+    told = capsys.readouterr().err
+    assert "--network" in told
+    assert flags[0] in told
+
+
+@pytest.mark.usefixtures("tiny_eclare")
+def test_a_network_for_other_slices_is_refused(thick_scan, tmp_path, capsys):
+    network = tmp_path / "net.safetensors"
+    assert run("upsample", thick_scan, tmp_path / "a.nii.gz", "--preset", "fast", "--save-network", network, "-q") == 0
+    before = files_in(tmp_path)
+    assert run("upsample", thick_scan, tmp_path / "b.nii.gz", "--network", network, "--thickness", "2.5") == 3
+    assert "trained for a thickness of 3 mm" in capsys.readouterr().err
+    assert files_in(tmp_path) == before
 
 
 def test_masks_and_labels_go_along(thick_scan, tmp_path):
@@ -315,6 +356,15 @@ def test_a_thickness_passed_makes_a_bad_one_in_the_sidecar_irrelevant(thick_scan
         (["--dry-run", "-q"], 2, "--quiet would leave --dry-run nothing to say"),
         (["--dry-run", "-v"], 2, "--verbose would be ignored with --dry-run"),
         (["--dry-run", "--json-record", "r.json"], 2, "--json-record r.json would be ignored with --dry-run"),
+        (["--network", "missing.safetensors"], 3, "missing.safetensors does not exist"),
+        (["--save-network", "net.pt"], 3, "must end in .safetensors"),
+        (
+            ["--method", "cubic", "--save-network", "n.safetensors"],
+            2,
+            "ignored: --method cubic has no network",
+        ),
+        (["--dry-run", "--save-network", "n.safetensors"], 2, "would be ignored: --dry-run trains none"),
+        (["--save-network", "a.safetensors", "--network", "b.safetensors"], 2, "ignored: --network trains none"),
         (["--method", "magic"], 2, "magic"),
         (["--thickness", "thin"], 2, "thin"),
         (["--unknown"], 2, "--unknown"),

@@ -1,6 +1,5 @@
 """`throughplane.super_resolve`: geometry, physics and promises of the whole way from a scan to a thin volume."""
 
-import inspect
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,7 +18,7 @@ import throughplane
 from forward_models import Gaussian, SliceGrid, slice_selection
 from tests.conftest import head_phantom, oblique_affine
 from throughplane import FlagConflict, InputRefused
-from throughplane.pipeline import Acquired, plan, read_scan
+from throughplane.pipeline import Acquired, How, plan, read_scan
 
 OUTPUT_ROUNDING = 1e-6  # float32: 6e-8 per operation, some ten terms per voxel, relative to the largest value
 OVERLAY_MM = 1e-3
@@ -438,9 +437,10 @@ def test_arguments_that_make_no_sense_are_refused(arguments, error, message):
 
 def test_an_unknown_method_is_refused():
     """By the function itself; the types that tests enforce would speak first."""
-    scan = read_scan(nib.Nifti1Image(HEAD, HEAD_AFFINE), Acquired())
+    scan, how = read_scan(nib.Nifti1Image(HEAD, HEAD_AFFINE), Acquired()), How()
+    object.__setattr__(how, "method", "magic")
     with pytest.raises(InputRefused, match="method 'magic' is unknown; expected one of eclare, cubic, inverse"):
-        inspect.unwrap(plan)(scan, "magic", None, None, "cpu", None, None)
+        plan(scan, how)
 
 
 @pytest.mark.usefixtures("tiny")

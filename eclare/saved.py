@@ -1,0 +1,111 @@
+"""Trained networks on disk: one safetensors file that says what it was trained for. Nothing in it can run."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from eclare.config import BlockKind, EclareConfig
+from eclare.network import ThroughPlaneNetwork, oversampling_for
+from forward_models import InputRefused, file_sha256
+from forward_models.selection import SliceSelection
+
+FORMAT = "throughplane eclare network, 1"
+SAME_MM = 0.02  # relative; slices that differ by less are the same protocol
+
+
+@dataclass(frozen=True)
+class TrainedFor:
+    """The slice selection that a network has learned to undo; lengths in mm."""
+
+    spacing_mm: float
+    thin_mm: float
+    fwhm_mm: float
+    profile: str
+
+    @classmethod
+    def of(cls, selection: SliceSelection) -> "TrainedFor":
+        return cls(
+            selection.thick.spacing_mm, selection.thin.spacing_mm, selection.profile.fwhm_mm, selection.profile.name
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class SavedNetwork:
+    """A network that can be applied again.
+
+    Attributes:
+        network: in float32, on the CPU.
+        config: how it was built and trained.
+        trained_for: what slices it knows.
+        sha256: of its file; empty for one that was not read from a file.
+    """
+
+    network: ThroughPlaneNetwork
+    config: EclareConfig
+    trained_for: TrainedFor
+    sha256: str = ""
+
+    def require_fit(self, selection: SliceSelection) -> None:
+        """Refuse scans whose slices this network has not learned to undo.
+
+        Raises:
+            InputRefused: slice spacing, thin spacing or profile differ.
+        """
+        wanted = TrainedFor.of(selection)
+        for name, unit in (("spacing_mm", "slice spacing"), ("thin_mm", "thin spacing"), ("fwhm_mm", "thickness")):
+            known, asked = getattr(self.trained_for, name), getattr(wanted, name)
+            if abs(known / asked - 1) > SAME_MM:
+                raise InputRefused(
+                    f"the network was trained for a {unit} of {known:.4g} mm, this scan asks for {asked:.4g} mm; "
+                    "train one on this scan instead"
+                )
+        if self.trained_for.profile != wanted.profile:
+            raise InputRefused(
+                f"the network was trained for a {self.trained_for.profile} profile, this scan has a {wanted.profile} "
+                "one; train one on this scan instead"
+            )
+
+
+def save_network(saved: SavedNetwork, path: Path) -> None:
+    """Write weights, config and what they were trained for into one .safetensors file."""
+    about = {"format": FORMAT, "config": asdict(saved.config), "trained_for": asdict(saved.trained_for)}
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in saved.network.state_dict().items()}
+    save_file(weights, path, metadata={"eclare": json.dumps(about)})
+
+
+def load_network(path: Path) -> SavedNetwork:
+    """Read what `save_network` wrote.
+
+    Raises:
+        InputRefused: there is no such file, or it is not one of these.
+    """
+    if not path.is_file():
+        raise InputRefused(f"network {path} does not exist; expected a .safetensors file that --save-network wrote")
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = json.loads((file.metadata() or {}).get("eclare", "{}"))
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, ValueError) as error:
+        raise InputRefused(f"network {path} is not a .safetensors file ({error})") from None
+    if about.get("format") != FORMAT:
+        raise InputRefused(f"network {path} has format {about.get('format')!r}; this version reads {FORMAT!r}")
+    return SavedNetwork(*_rebuilt(path, about, weights), file_sha256(path))
+
+
+def _rebuilt(
+    path: Path, about: dict[str, Any], weights: dict[str, torch.Tensor]
+) -> tuple[ThroughPlaneNetwork, EclareConfig, TrainedFor]:
+    try:
+        config = EclareConfig(**{**about["config"], "block": BlockKind(about["config"]["block"])})
+        trained_for = TrainedFor(**about["trained_for"])
+        with torch.random.fork_rng(devices=[]):  # initial weights, which are replaced
+            network = ThroughPlaneNetwork(config, oversampling_for(trained_for.spacing_mm, trained_for.thin_mm))
+        network.load_state_dict(weights)
+    except (KeyError, TypeError, ValueError, RuntimeError):
+        raise InputRefused(f"network {path} does not hold the network that it describes; save it again") from None
+    return network.to(memory_format=torch.channels_last).eval(), config, trained_for  # type: ignore[call-overload]
