@@ -36,12 +36,12 @@ class Method:
     Attributes:
         run: (stack, preset, generator, progress) -> outcome.
         learns: whether preset and seed mean anything to it.
-        memory_factor: peak bytes per thin voxel, measured by benchmarks/eclare_vs_cubic.py.
+        memory: peak bytes, and peak bytes per thin voxel; measured by benchmarks/cost.py.
     """
 
     run: Callable[[Stack, Preset, torch.Generator, Progress], Outcome]
     learns: bool
-    memory_factor: float
+    memory: tuple[float, float]
 
 
 def cubic(stack: Stack, preset: Preset, generator: torch.Generator, progress: Progress) -> Outcome:
@@ -79,13 +79,13 @@ def applied_again(saved: SavedNetwork) -> "Method":
         thin = eclare.super_resolve(stack, network, saved.config, progress=progress)
         return Outcome(thin, {"network_sha256": saved.sha256}, saved)
 
-    return Method(run, learns=False, memory_factor=METHODS["eclare"].memory_factor)
+    return Method(run, learns=False, memory=METHODS["eclare"].memory)
 
 
 METHODS: Mapping[MethodName, Method] = MappingProxyType(
     {
-        "eclare": Method(learned, learns=True, memory_factor=24),
-        "cubic": Method(cubic, learns=False, memory_factor=16),
-        "inverse": Method(inverse, learns=False, memory_factor=40),
+        "eclare": Method(learned, learns=True, memory=(6e8, 58)),
+        "cubic": Method(cubic, learns=False, memory=(4e8, 12)),
+        "inverse": Method(inverse, learns=False, memory=(4e8, 58)),
     }
 )

@@ -125,8 +125,8 @@ class Plan:
     @property
     def memory_bytes(self) -> int:
         """Expected peak memory, interpreter and libraries included."""
-        voxels = int(np.prod(self.thin_shape))
-        return int(4e8 + self.method.memory_factor * voxels)
+        fixed, per_voxel = self.method.memory
+        return int(fixed + per_voxel * np.prod(self.thin_shape))
 
 
 @dataclass(frozen=True, eq=False)
