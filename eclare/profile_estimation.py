@@ -56,9 +56,10 @@ class ProfileConfig:
         reach_mm: longest lag.
         max_lags, min_lags: how many lags, from the slice spacing on, in about equal ratios.
         equalise_mm: local contrast is made even over this distance, so that fat and scalp do not outweigh the brain.
-        common_sd, band_sd, smooth_sd, rough_sd: of the nuisance: the same in all bands and lags, per band, smooth over
-            bands and lags, and independent; all in proportion to correlation ** `correlation_power`.
-        smooth_lags, smooth_bands: correlation lengths of the smooth part, in ln(lag) and in bands.
+        level_sd, smooth_sd: of the nuisance in each band: the same at all lags, and smooth over lags. Large-scale
+            anatomy differs between directions, texture hardly.
+        rough_sd: of the part that is independent; all three in proportion to correlation ** `correlation_power`.
+        smooth_lags, smooth_bands: correlation lengths of the nuisance, in ln(lag) and in bands.
         shared_ratio: correlation between the nuisances of the two in-plane axes.
         noise_sd: of each statistic, on top.
         prior_ratio, prior_sd: width over slice spacing that is expected, and the standard deviation of its logarithm.
@@ -75,9 +76,8 @@ class ProfileConfig:
     max_lags: int = 6
     equalise_mm: float = 12.0
     correlation_power: float = 0.6
-    common_sd: float = 0.1
-    band_sd: float = 0.03
-    smooth_sd: float = 0.12
+    level_sd: tuple[float, ...] = (1.0, 0.5, 0.1, 0.05)
+    smooth_sd: tuple[float, ...] = (0.3, 0.2, 0.1, 0.05)
     rough_sd: float = 0.02
     smooth_lags: float = 1.3
     smooth_bands: float = 1.9
@@ -160,9 +160,9 @@ def estimate_profile(
     """The slice profile that makes in-plane content vary like through-plane content.
 
     For a candidate p, in-plane lines blurred by its kernel q (`thin_to_thick`) have the variogram g_x, at lags of whole
-    slice spacings; the same blurred lines have the variogram g_z from slice to slice. Where p is right, both axes of the
-    image are blurred alike and ln(g_z / g_x) is zero but for anatomy. Sampling by the slices needs no model: at lags
-    that are multiples of the spacing, a variogram does not change by it.
+    slice spacings; the same blurred lines have the variogram g_z from slice to slice. Where p is right, both axes of
+    the image are blurred alike and ln(g_z / g_x) is zero but for anatomy. Sampling by the slices needs no model: at
+    lags that are multiples of the spacing, a variogram does not change by it.
 
     Shapes of equal variance cannot be told apart this way (docs/experiments-profile.md), so the profile is a mixture of
     gaussian, SLR and box, and its FWHM is uncertain by a sixth for that alone.
@@ -206,21 +206,24 @@ def estimate_profile(
     low, high = np.percentile(repeats, [5, 95])
     shares = posterior.reshape(len(FAMILIES), -1)
     profile = _mixture(float(np.exp(mean)), shares.sum(axis=1))
+    notes = _doubts(sd, float(np.log(repeats).std()), float(np.exp(mean)), widths, config)
     nearest = int(np.abs(np.log(widths) - mean).argmin()) + int(shares.sum(axis=1).argmax()) * len(widths)
-    g_z, g_x, variance = (v.sum(axis=1)[:, nearest] for v in (variograms.through_plane, variograms.in_plane, variograms.variance))
+    g_z, g_x, variance = (
+        v.sum(axis=1)[:, nearest] for v in (variograms.through_plane, variograms.in_plane, variograms.variance)
+    )
     trace = ProfileTrace(
         fwhm_mm=profile.fwhm_mm,
         sd_mm=float(np.sqrt(profile.variance_mm2)),
         repeatability_mm=(float(low), float(high)),
         plausible_mm=_interval(widths, shares.sum(axis=0)),
-        informative=sd <= config.flat_sd,
+        informative=not notes,
         candidates_mm=widths,
         posterior=dict(zip(FAMILIES, shares, strict=True)),
         lags_mm=steps * spacing,
         bands_per_mm=config.bands_per_mm,
         through_plane=g_z / variance / 2,
         in_plane=g_x / variance / 2,
-        notes=_notes(sd, profile.fwhm_mm, widths, spacing, config),
+        notes=notes,
         seconds=time.monotonic() - started,
     )
     progress("profile", 3, 3)
@@ -270,7 +273,9 @@ def _spectra(
     config: ProfileConfig,
 ) -> tuple[_Spectra, _Spectra]:
     """Power and cross spectra along either in-plane axis, summed over bands of the other."""
-    sizes = [scipy.fft.next_fast_len(n + int(lags_mm[-1] / mm)) for n, mm in zip(slices.shape, in_plane_mm, strict=False)]
+    sizes = [
+        scipy.fft.next_fast_len(n + int(lags_mm[-1] / mm)) for n, mm in zip(slices.shape, in_plane_mm, strict=False)
+    ]
     transformed = scipy.fft.fft2(slices.transpose(2, 0, 1), sizes)
     frequencies = [np.abs(scipy.fft.fftfreq(n, mm)) for n, mm in zip(sizes, in_plane_mm, strict=True)]
     members = [_bands(f, config.bands_per_mm) for f in frequencies]
@@ -298,7 +303,9 @@ def _bands(frequency_per_mm: Float[np.ndarray, " f"], edges: tuple[float, ...]) 
     return (frequency_per_mm >= low) & (frequency_per_mm < high)
 
 
-def _response(profile: SliceProfile, voxel_mm: float, frequency_per_mm: Float[np.ndarray, " f"]) -> Float[np.ndarray, " f"]:
+def _response(
+    profile: SliceProfile, voxel_mm: float, frequency_per_mm: Float[np.ndarray, " f"]
+) -> Float[np.ndarray, " f"]:
     """Squared transfer function of what maps in-plane voxels to slices of `profile`."""
     kernel = thin_to_thick(profile, voxel_mm)
     reach = int(np.ceil(kernel.half_width_mm / voxel_mm)) + 1
@@ -341,10 +348,12 @@ class _Inference:
         config: ProfileConfig,
     ) -> "_Inference":
         within, variance = (v.sum(axis=1).swapaxes(0, 1) for v in (variograms.in_plane, variograms.variance))
-        candidates, axes, bands, lags = within.shape
+        candidates, axes, bands = within.shape[:3]
         used = (variance.reshape(candidates, -1) > 1e-9 * variance.max()).all(axis=0)
         if not used.any():
-            raise InputRefused("the slices hold no structure to estimate a slice profile from; pass --thickness or --gap")
+            raise InputRefused(
+                "the slices hold no structure to estimate a slice profile from; pass --thickness or --gap"
+            )
         with np.errstate(divide="ignore", invalid="ignore"):
             correlation = np.clip(1 - within / variance, 0, 1).reshape(candidates, -1)[:, used]
         share = correlation**config.correlation_power
@@ -383,10 +392,10 @@ def _nuisance(
     lags, band = len(log_lags), np.arange(bands)
     alike = np.exp(-0.5 * ((band[:, None] - band) / config.smooth_bands) ** 2)
     near = np.exp(-0.5 * ((log_lags[:, None] - log_lags) / config.smooth_lags) ** 2)
-    levels = config.common_sd**2 + config.band_sd**2 * np.eye(bands)
+    level, smooth = np.array(config.level_sd), np.array(config.smooth_sd)
     one_axis = (
-        np.kron(levels, np.ones((lags, lags)))
-        + config.smooth_sd**2 * np.kron(alike, near)
+        np.kron(alike * np.outer(level, level), np.ones((lags, lags)))
+        + np.kron(alike * np.outer(smooth, smooth), near)
         + config.rough_sd**2 * np.eye(bands * lags)
     )
     return np.kron(np.where(np.eye(axes) > 0, 1.0, config.shared_ratio), one_axis)
@@ -397,7 +406,9 @@ def _mixture(fwhm_mm: float, shares: Float[np.ndarray, " family"]) -> Sampled:
     step = fwhm_mm / SAMPLES_PER_FWHM
     reach = int(np.ceil(1.6 * SAMPLES_PER_FWHM))
     offsets = np.arange(-reach, reach + 1) * step
-    density = sum(share * family(fwhm_mm).density(offsets) for share, family in zip(shares, FAMILIES.values(), strict=True))
+    density = sum(
+        share * family(fwhm_mm).density(offsets) for share, family in zip(shares, FAMILIES.values(), strict=True)
+    )
     assert isinstance(density, np.ndarray)
     sampled = Sampled(offsets, np.maximum(density, 0.0), name="estimated")
     return sampled.scaled(fwhm_mm / sampled.fwhm_mm)  # the steps of a box fall between samples
@@ -410,15 +421,19 @@ def _interval(widths_mm: Float[np.ndarray, " n"], probability: Float[np.ndarray,
     return float(low), float(high)
 
 
-def _notes(
-    sd: float, fwhm_mm: float, widths_mm: Float[np.ndarray, " n"], spacing_mm: float, config: ProfileConfig
+def _doubts(
+    sd: float, repeat_sd: float, fwhm_mm: float, widths_mm: Float[np.ndarray, " n"], config: ProfileConfig
 ) -> tuple[str, ...]:
-    notes = []
-    if sd > config.flat_sd:
-        notes.append(
-            f"the scan holds too little information to tell its slice profile (slices {spacing_mm:.4g} mm apart): the "
-            "estimate leans on what is usual; trust the protocol rather than this number"
-        )
+    """Reasons not to trust the estimate."""
     if not widths_mm[1] < fwhm_mm < widths_mm[-2]:
-        notes.append(f"the estimate lies at the end of the range searched, {widths_mm[0]:.3g} to {widths_mm[-1]:.3g} mm")
-    return tuple(notes)
+        searched = f"{widths_mm[0]:.3g} to {widths_mm[-1]:.3g} mm"
+        return (
+            f"the slice profile lies at the end of the range searched, {searched}: the estimate is not to be trusted",
+        )
+    uncertain = max(sd, repeat_sd)
+    if uncertain > config.flat_sd:
+        return (
+            f"the scan holds too little information to tell its slice profile (uncertain by {100 * uncertain:.0f} %): "
+            "the estimate leans on what is usual; trust the protocol rather than this number",
+        )
+    return ()
