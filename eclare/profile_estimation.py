@@ -29,6 +29,7 @@ from forward_models import (
     SliceProfile,
     Volume,
     acquisition_of,
+    intensity_scale,
     slr,
 )
 from forward_models.acquisition import ProfileFamily
@@ -103,7 +104,8 @@ class ProfileTrace:
         posterior: of each family at each of them; sums to one.
         lags_mm: distances that were compared.
         bands_per_mm: edges of the frequency bands across.
-        through_plane, in_plane: variograms at the estimate over total variance, by axis, band and lag.
+        through_plane, in_plane: variograms for the likeliest candidate, over variance, by axis, band and lag; they
+            tend to one at lags where nothing is alike.
         notes: what a user should know of, one line each.
         seconds: taken.
     """
@@ -189,6 +191,7 @@ def estimate_profile(
         )
     order = working_order(volume, acquisition.axis)
     slices = np.ascontiguousarray(order.apply(np.asarray(volume.data, np.float32)))
+    slices = slices / np.float32(intensity_scale(torch.from_numpy(slices)))
     in_plane_mm = (volume.voxel_mm[order.axes[0]], volume.voxel_mm[order.axes[1]])
     steps = lags_for(acquisition.slices.count, spacing, config)
     spectra = _spectra(_equalised(slices, in_plane_mm, spacing, config), in_plane_mm, steps * spacing, steps, config)
@@ -207,9 +210,9 @@ def estimate_profile(
     shares = posterior.reshape(len(FAMILIES), -1)
     profile = _mixture(float(np.exp(mean)), shares.sum(axis=1))
     notes = _doubts(sd, float(np.log(repeats).std()), float(np.exp(mean)), widths, config)
-    nearest = int(np.abs(np.log(widths) - mean).argmin()) + int(shares.sum(axis=1).argmax()) * len(widths)
+    likeliest = int(posterior.argmax())
     g_z, g_x, variance = (
-        v.sum(axis=1)[:, nearest] for v in (variograms.through_plane, variograms.in_plane, variograms.variance)
+        v.sum(axis=1)[:, likeliest] for v in (variograms.through_plane, variograms.in_plane, variograms.variance)
     )
     trace = ProfileTrace(
         fwhm_mm=profile.fwhm_mm,
@@ -221,8 +224,8 @@ def estimate_profile(
         posterior=dict(zip(FAMILIES, shares, strict=True)),
         lags_mm=steps * spacing,
         bands_per_mm=config.bands_per_mm,
-        through_plane=g_z / variance / 2,
-        in_plane=g_x / variance / 2,
+        through_plane=g_z / variance,
+        in_plane=g_x / variance,
         notes=notes,
         seconds=time.monotonic() - started,
     )
@@ -245,14 +248,20 @@ def _widths(voxel_mm: float, spacing_mm: float, config: ProfileConfig) -> Float[
 def _equalised(
     slices: Float[np.ndarray, "a b k"], in_plane_mm: tuple[float, float], spacing_mm: float, config: ProfileConfig
 ) -> Float[np.ndarray, "a b k"]:
-    """Slices over the root mean square of their in-plane gradient nearby, and tapered at the field of view."""
+    """Slices less their local mean, over the root mean square of their in-plane gradient nearby, tapered.
+
+    Taking off the local mean is a filter alike in all directions, so it commutes with slice selection. Without it, what
+    the field of view cuts off would vary in plane, by the taper, and not from slice to slice.
+    """
     energy = sum(np.gradient(slices, mm, axis=axis) ** 2 for axis, mm in enumerate(in_plane_mm))
     assert isinstance(energy, np.ndarray)
-    local = gaussian_filter(energy, [config.equalise_mm / mm for mm in (*in_plane_mm, spacing_mm)], mode="nearest")
+    sigma = [config.equalise_mm / mm for mm in (*in_plane_mm, spacing_mm)]
+    local = gaussian_filter(energy, sigma, mode="nearest")
     busy = local[local > 0.05 * local.max()]
     if busy.size == 0:
         raise InputRefused("the slices hold no structure to estimate a slice profile from; pass --thickness or --gap")
-    even = slices / np.sqrt(local + 0.1 * busy.mean())
+    detail = slices - gaussian_filter(slices, sigma, mode="nearest")
+    even = detail / np.sqrt(local + 0.1 * busy.mean())
     return even * _taper(slices.shape[0])[:, None, None] * _taper(slices.shape[1])[:, None]
 
 

@@ -41,6 +41,8 @@ def _drawn(profile: Sampled, trace: ProfileTrace) -> Figure:
         for values, style in ((trace.through_plane, "o"), (trace.in_plane, "-")):
             label = f"{first:g} to {last:g} /mm" if style == "o" else None
             fit.plot(trace.lags_mm, values[:, band].mean(axis=0), style, color=f"C{band}", label=label)
-    fit.set(title="variogram / variance: slices (dots), in plane (lines)", xlabel="lag, mm", ylim=(0, None))
+    fit.set(
+        title="variograms: slices (dots), in plane (lines)", xlabel="lag, mm", ylabel="over variance", ylim=(0, None)
+    )
     fit.legend(frameon=False, title="frequency across")
     return figure
