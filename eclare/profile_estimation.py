@@ -65,6 +65,7 @@ class ProfileConfig:
         noise_sd: of each statistic, on top.
         prior_ratio, prior_sd: width over slice spacing that is expected, and the standard deviation of its logarithm.
         flat_sd: the scan holds too little information where the standard deviation of ln(FWHM) exceeds this.
+        end_share: nor is it told where the outermost two widths at both ends are more likely than this together.
         draws: bootstrap draws.
     """
 
@@ -87,6 +88,7 @@ class ProfileConfig:
     prior_ratio: float = 0.8
     prior_sd: float = 0.6
     flat_sd: float = 0.2
+    end_share: float = 0.2
     draws: int = 100
 
 
@@ -209,7 +211,7 @@ def estimate_profile(
     low, high = np.percentile(repeats, [5, 95])
     shares = posterior.reshape(len(FAMILIES), -1)
     profile = _mixture(float(np.exp(mean)), shares.sum(axis=1))
-    notes = _doubts(sd, float(np.log(repeats).std()), float(np.exp(mean)), widths, config)
+    notes = _doubts(sd, float(np.log(repeats).std()), shares.sum(axis=0), widths, config)
     likeliest = int(posterior.argmax())
     g_z, g_x, variance = (
         v.sum(axis=1)[:, likeliest] for v in (variograms.through_plane, variograms.in_plane, variograms.variance)
@@ -431,14 +433,16 @@ def _interval(widths_mm: Float[np.ndarray, " n"], probability: Float[np.ndarray,
 
 
 def _doubts(
-    sd: float, repeat_sd: float, fwhm_mm: float, widths_mm: Float[np.ndarray, " n"], config: ProfileConfig
+    sd: float,
+    repeat_sd: float,
+    probability: Float[np.ndarray, " n"],
+    widths_mm: Float[np.ndarray, " n"],
+    config: ProfileConfig,
 ) -> tuple[str, ...]:
     """Reasons not to trust the estimate."""
-    if not widths_mm[1] < fwhm_mm < widths_mm[-2]:
+    if probability[:2].sum() + probability[-2:].sum() > config.end_share:
         searched = f"{widths_mm[0]:.3g} to {widths_mm[-1]:.3g} mm"
-        return (
-            f"the slice profile lies at the end of the range searched, {searched}: the estimate is not to be trusted",
-        )
+        return (f"the likeliest slice profiles lie at the end of the range searched, {searched}: do not trust them",)
     uncertain = max(sd, repeat_sd)
     if uncertain > config.flat_sd:
         return (

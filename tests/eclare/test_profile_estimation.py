@@ -113,7 +113,7 @@ def test_slices_that_have_nothing_in_common_tell_nothing():
 
 
 def test_an_estimate_at_the_end_of_the_range_is_not_trusted(scan):
-    config = ProfileConfig(widest_ratio=0.5, widest_mm=2.0)
+    config = ProfileConfig(narrowest_ratio=0.9, widest_mm=1.8)
     _, trace = estimate_profile(scan, config=config)
     assert not trace.informative
     assert "end of the range searched" in trace.notes[0]
