@@ -8,7 +8,9 @@ from matplotlib.figure import Figure
 from eclare import ProfileTrace
 from forward_models import Sampled
 
-STYLE = {"font.size": 11, "text.color": "black", "figure.facecolor": "white", "savefig.facecolor": "white"}
+STYLE = matplotlib.RcParams(
+    {"font.size": 11, "text.color": "black", "figure.facecolor": "white", "savefig.facecolor": "white"}
+)
 
 
 def profile_picture(profile: Sampled, trace: ProfileTrace, title: str, path: Path) -> None:
