@@ -3,6 +3,7 @@
 from eclare.config import PRESETS, BlockKind, EclareConfig
 from eclare.inference import super_resolve
 from eclare.network import ThroughPlaneNetwork
+from eclare.profile_estimation import ProfileConfig, ProfileTrace, estimate_profile
 from eclare.saved import SavedNetwork, TrainedFor, load_network, save_network
 from eclare.training import Training, TrainingDiverged, train
 
@@ -10,11 +11,14 @@ __all__ = [
     "PRESETS",
     "BlockKind",
     "EclareConfig",
+    "ProfileConfig",
+    "ProfileTrace",
     "SavedNetwork",
     "ThroughPlaneNetwork",
     "TrainedFor",
     "Training",
     "TrainingDiverged",
+    "estimate_profile",
     "load_network",
     "save_network",
     "super_resolve",

@@ -43,6 +43,15 @@ def head_phantom(shape=(32, 34, 30), seed=0) -> np.ndarray:
     return np.clip(image, 0, None).astype(np.float32)
 
 
+def nib_image(data: np.ndarray, voxel_mm=(1.0, 1.0, 1.0)) -> nib.Nifti1Image:
+    """In memory, axes along the world's, in mm."""
+    image = nib.Nifti1Image(data, np.diag([*voxel_mm, 1.0]))
+    image.set_qform(image.affine, 1)
+    image.set_sform(image.affine, 1)
+    image.header.set_xyzt_units("mm")
+    return image
+
+
 def save(path: Path, data: np.ndarray, affine: np.ndarray, sidecar: str | None = None) -> Path:
     """Write a NIfTI file, and the JSON beside it."""
     image = nib.Nifti1Image(data, affine)

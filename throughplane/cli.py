@@ -29,6 +29,7 @@ app.command("throughplane.commands:project", help="Make any tool's thin-slice vo
 app.command(
     "throughplane.commands:simulate", help="Make the thick-slice scan that a scanner would give of a thin volume."
 )
+app.command("throughplane.commands:profile", help="Estimate the slice profile from the scan itself (experimental).")
 app.command("throughplane.commands:demo", help="Degrade a packaged head to thick slices and back, with a picture.")
 
 

@@ -295,6 +295,76 @@ def project(
     return EXIT_OK
 
 
+def profile(
+    scan: Path,
+    out: Path | None = None,
+    /,
+    *,
+    plot: Path | None = None,
+    axis: int | None = None,
+    volume: int | None = None,
+    seed: int = 0,
+    force: Annotated[bool, Flag] = False,
+    quiet: Annotated[bool, Parameter(name=["--quiet", "-q"], negative=())] = False,
+    debug: Annotated[bool, Flag] = False,
+) -> int:
+    """Estimate the slice profile from the scan itself.
+
+    Parameters
+    ----------
+    scan
+        The scan: .nii, .nii.gz or .mgz.
+    out
+        The profile to write, .json, as --profile of the other commands reads it.
+    plot
+        A picture of the profile and of what it was fitted to: .png.
+    axis
+        Array axis of the slices: 0, 1 or 2. By default the one with the largest voxels.
+    volume
+        Which volume of a 4-D file, from 0.
+    seed
+        Of the repeatability band.
+    force
+        Replace existing output.
+    quiet
+        Tell errors only.
+    debug
+        Show tracebacks.
+    """
+    del debug  # `main` looks for it
+    from throughplane.outputs import check_targets, json_writer, write_all
+    from throughplane.profile import as_record, estimate, plot_writer
+    from throughplane.terminal import Teller, show_profile, stdout
+
+    targets = _profile_targets(out, plot)
+    check_targets(targets, [scan], force)
+    found = estimate(scan, axis=axis, volume=volume, seed=seed)
+    writers = {} if out is None else {out: json_writer(as_record(found))}
+    if plot is not None:
+        writers[plot] = plot_writer(found)
+    write_all(writers)
+    teller = Teller(quiet, verbose=False)
+    if not quiet:
+        show_profile(found, stdout())
+    if targets:
+        teller.written(targets, {})
+    return EXIT_OK
+
+
+def _profile_targets(out: Path | None, plot: Path | None) -> list[Path]:
+    """What `profile` writes; names must say the format."""
+    from importlib.util import find_spec
+
+    from forward_models import InputRefused
+
+    for path, suffix in ((out, ".json"), (plot, ".png")):
+        if path is not None and path.suffix != suffix:
+            raise InputRefused(f"output {path} must end in {suffix}")
+    if plot is not None and find_spec("matplotlib") is None:
+        raise InputRefused("--plot needs matplotlib; run: pip install 'throughplane[report]'")
+    return [path for path in (out, plot) if path is not None]
+
+
 def demo(
     folder: Path = Path("demo"),
     /,

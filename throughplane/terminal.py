@@ -17,6 +17,7 @@ from forward_models.progress import Progress, silent
 from throughplane.companions import CompanionKind
 from throughplane.inspection import Inspection, as_record
 from throughplane.pipeline import Plan
+from throughplane.profile import Estimate
 
 LINE_SECONDS = 15.0  # between lines where there is no terminal to draw a bar on
 
@@ -89,6 +90,26 @@ def show_inspection(inspection: Inspection, console: Console) -> None:
     verdict = f"[red]refused[/]: {record['refusal']}" if record["refusal"] else "[green]can be super-resolved[/]"
     table.add_row("verdict", verdict)
     console.print(table)
+
+
+def show_profile(estimate: Estimate, console: Console) -> None:
+    """The table of `throughplane profile`."""
+    trace = estimate.trace
+    table = Table(title=estimate.name, show_header=False, title_justify="left", title_style="bold", min_width=60)
+    table.add_column(style="cyan")
+    table.add_column(overflow="fold")
+    table.add_row("FWHM", f"{trace.fwhm_mm:.2f} mm, 5 to 95 %: {_band(trace.plausible_mm)}")
+    table.add_row("repeatability", f"{_band(trace.repeatability_mm)}, over blocks of slices")
+    table.add_row("width", f"{trace.sd_mm:.2f} mm standard deviation")
+    table.add_row("spacing", f"{estimate.spacing_mm:.4g} mm")
+    for note in (*estimate.notes, *trace.notes):
+        table.add_row("[yellow]note[/]", note)
+    table.add_row("verdict", "[green]told by the scan[/]" if trace.informative else "[yellow]not told by the scan[/]")
+    console.print(table)
+
+
+def _band(interval: tuple[float, float]) -> str:
+    return f"{interval[0]:.2f} to {interval[1]:.2f} mm"
 
 
 def _acquisition_rows(record: Mapping[str, Any]) -> list[tuple[str, str]]:
