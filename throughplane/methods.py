@@ -84,7 +84,7 @@ def applied_again(saved: SavedNetwork) -> "Method":
 
 METHODS: Mapping[MethodName, Method] = MappingProxyType(
     {
-        "eclare": Method(learned, learns=True, memory=(6e8, 58)),
+        "eclare": Method(learned, learns=True, memory=(7.5e8, 40)),
         "cubic": Method(cubic, learns=False, memory=(4e8, 12)),
         "inverse": Method(inverse, learns=False, memory=(4e8, 58)),
     }
