@@ -38,13 +38,14 @@ class _Images:
 
     Attributes:
         extended: (slice, rows + 2 * margin, width), edges repeated.
-        weight: (slice, down, across), how much there is to learn in every STRIDE-th window.
-        held_out: (slice,), which ones are kept from training.
+        windows: (slice, down, across), how many STRIDE-th windows there are.
+        learned, judged: weight of every window, flat and on the CPU: to learn from, and to judge by.
     """
 
     extended: Float[Tensor, "slice rows width"]
-    weight: Float[Tensor, "slice down across"]
-    held_out: Bool[Tensor, " slice"]
+    windows: tuple[int, int, int]
+    learned: Float[Tensor, " window"]
+    judged: Float[Tensor, " window"]
 
 
 class PatchSource:
@@ -81,12 +82,7 @@ class PatchSource:
         weights = extended_weights(self.thick, self.thin, selection.profile, self._margin)
         self._weights = torch.from_numpy(weights).to(volume)
         self._directions = [
-            _Images(
-                F.pad(image[:, None], (0, 0, self._margin, self._margin), mode="replicate")[:, 0],
-                _window_weights(image, self.thin.count, self._width),
-                _held_out(grid, selection.thick, config.held_out).to(volume.device),
-            )
-            for image, grid in images
+            self._prepared(image, _held_out(grid, selection.thick, config.held_out)) for image, grid in images
         ]
 
     def draw(self, batch: int, *, generator: torch.Generator, held_out: bool = False) -> Patches:
@@ -105,22 +101,27 @@ class PatchSource:
         thin = middle[:, :, self._margin : self._margin + self.thin.count]
         return Patches(thick=self._weights @ extended, thin=thin)
 
+    def _prepared(self, image: Float[Tensor, "slice rows width"], held_out: Bool[Tensor, " slice"]) -> _Images:
+        weight = _window_weights(image, self.thin.count, self._width).cpu()
+        down, across = weight.shape[1:]
+        return _Images(
+            F.pad(image[:, None], (0, 0, self._margin, self._margin), mode="replicate")[:, 0],
+            (len(weight), down, across),
+            learned=_among(weight, ~held_out),
+            judged=_among(weight, held_out),
+        )
+
     def _windows(
         self, images: _Images, count: int, held_out: bool, generator: torch.Generator
     ) -> list[Float[Tensor, "near rows width"]]:
         """`count` windows with their neighbours, drawn in proportion to their weight."""
-        allowed = images.held_out if held_out else ~images.held_out
-        if not allowed.any():  # nothing is held out: judged by what it learns from
-            allowed = ~allowed
-        weight = images.weight * allowed[:, None, None]
-        if weight.sum() <= 0:  # constant slices: every window is as good as any other
-            weight = allowed[:, None, None].expand_as(weight).float()
-        drawn = torch.multinomial(weight.flatten().cpu(), count, replacement=True, generator=generator)
+        weight = images.judged if held_out else images.learned
+        drawn = torch.multinomial(weight, count, replacement=True, generator=generator)
         jitter = torch.randint(STRIDE, (count, 2), generator=generator)
         length, last = self.thin.count + 2 * self._margin, images.extended.shape[0] - 1
         windows = []
         for place, (down, across) in zip(drawn.tolist(), jitter.tolist(), strict=True):
-            index, row, column = (int(i) for i in np.unravel_index(place, images.weight.shape))
+            index, row, column = (int(i) for i in np.unravel_index(place, images.windows))
             row = min(row * STRIDE + down, images.extended.shape[1] - length)
             column = min(column * STRIDE + across, images.extended.shape[2] - self._width)
             near = [min(max(index + i, 0), last) for i in range(-self._neighbours, self._neighbours + 1)]
@@ -179,6 +180,16 @@ def _window_weights(
     return torch.stack(
         [F.avg_pool2d(_gradient_strength(image)[None], (length, width), stride=STRIDE)[0] for image in images]
     )
+
+
+def _among(weight: Float[Tensor, "slice down across"], allowed: Bool[Tensor, " slice"]) -> Float[Tensor, " window"]:
+    """The weights of windows in allowed slices, 0 elsewhere, flat."""
+    if not allowed.any():  # nothing is held out: judged by what it learns from
+        allowed = ~allowed
+    among = weight * allowed[:, None, None]
+    if among.sum() <= 0:  # constant slices: every window is as good as any other
+        among = allowed[:, None, None].expand_as(weight).float()
+    return among.flatten()
 
 
 def _gradient_strength(image: Float[Tensor, "rows width"]) -> Float[Tensor, "rows width"]:
