@@ -88,7 +88,7 @@ def new_network(config: EclareConfig, oversampling: int, generator: torch.Genera
             nn.init.zeros_(cast(Tensor, module.bias))
     for last in (*(cast(nn.Sequential, block)[-1] for block in network.blocks), network.tail):
         nn.init.zeros_(cast(Tensor, last.weight))
-    return network
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def _plain_block(channels: int) -> nn.Module:

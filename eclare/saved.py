@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from eclare.config import BlockKind, EclareConfig
-from eclare.network import ThroughPlaneNetwork, oversampling_for
+from eclare.network import ThroughPlaneNetwork, new_network, oversampling_for
 from forward_models import InputRefused, file_sha256
 from forward_models.selection import SliceSelection
 
@@ -39,7 +39,7 @@ class SavedNetwork:
     """A network that can be applied again.
 
     Attributes:
-        network: in float32, on the CPU.
+        network: in float32.
         config: how it was built and trained.
         trained_for: what slices it knows.
         sha256: of its file; empty for one that was not read from a file.
@@ -103,9 +103,9 @@ def _rebuilt(
     try:
         config = EclareConfig(**{**about["config"], "block": BlockKind(about["config"]["block"])})
         trained_for = TrainedFor(**about["trained_for"])
-        with torch.random.fork_rng(devices=[]):  # initial weights, which are replaced
-            network = ThroughPlaneNetwork(config, oversampling_for(trained_for.spacing_mm, trained_for.thin_mm))
+        oversampling = oversampling_for(trained_for.spacing_mm, trained_for.thin_mm)
+        network = new_network(config, oversampling, torch.Generator())  # its initial weights are replaced
         network.load_state_dict(weights)
     except (KeyError, TypeError, ValueError, RuntimeError):
         raise InputRefused(f"network {path} does not hold the network that it describes; save it again") from None
-    return network.to(memory_format=torch.channels_last).eval(), config, trained_for  # type: ignore[call-overload]
+    return network.eval(), config, trained_for

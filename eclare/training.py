@@ -147,8 +147,7 @@ class _Learner:
     ) -> None:
         oversampling = oversampling_for(source.thick.spacing_mm, source.thin.spacing_mm)
         self._change = grid_change(source.thick, source.thin, oversampling).to(device)
-        learning = new_network(config, oversampling, generator)
-        self._learning = learning.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._learning = new_network(config, oversampling, generator).to(device)
         self._clip = config.clip
         self._averaged = AveragedModel(self._learning, avg_fn=_averaging(config.averaged_over))
         self._optimiser = torch.optim.Adam(self._learning.parameters(), lr=config.learning_rate)
