@@ -29,13 +29,12 @@ from forward_models import (
     SliceProfile,
     Volume,
     acquisition_of,
-    intensity_scale,
     slr,
 )
 from forward_models.acquisition import ProfileFamily
 from forward_models.profiles import integrate, thin_to_thick
 from forward_models.progress import Progress, silent
-from forward_models.stack import working_order
+from forward_models.stack import scaled_slices, working_order
 
 FAMILIES: dict[str, ProfileFamily] = {"gaussian": Gaussian, "slr": slr, "box": Box}
 MIN_SLICES = 8
@@ -192,8 +191,7 @@ def estimate_profile(
             "--thickness or --gap instead"
         )
     order = working_order(volume, acquisition.axis)
-    slices = np.ascontiguousarray(order.apply(np.asarray(volume.data, np.float32)))
-    slices = slices / np.float32(intensity_scale(torch.from_numpy(slices)))
+    slices = scaled_slices(volume, order)[0].numpy()
     in_plane_mm = (volume.voxel_mm[order.axes[0]], volume.voxel_mm[order.axes[1]])
     steps = lags_for(acquisition.slices.count, spacing, config)
     spectra = _spectra(_equalised(slices, in_plane_mm, spacing, config), in_plane_mm, steps * spacing, steps, config)

@@ -69,17 +69,23 @@ def stack_of(volume: Volume, acquisition: Acquisition, thin_mm: float) -> Stack:
         InputRefused: `thin_mm` is not below the slice spacing.
     """
     order = working_order(volume, acquisition.axis)
-    slices = torch.from_numpy(np.ascontiguousarray(order.apply(np.asarray(volume.data, np.float32))))
-    scale = intensity_scale(slices)
+    slices, scale = scaled_slices(volume, order)
     thin = thin_grid_for(acquisition.slices, thin_mm)
     in_plane = tuple(volume.voxel_mm[axis] for axis in order.axes[:2])
     return Stack(
-        slices=slices / scale,
+        slices=slices,
         in_plane_mm=(in_plane[0], in_plane[1]),
         selection=slice_selection(acquisition.slices, thin, acquisition.profile),
         scale=scale,
         order=order,
     )
+
+
+def scaled_slices(volume: Volume, order: WorkingOrder) -> tuple[Float[Tensor, "a b z"], float]:
+    """The voxels in working order, divided by a power of two, and that power."""
+    slices = torch.from_numpy(np.ascontiguousarray(order.apply(np.asarray(volume.data, np.float32))))
+    scale = intensity_scale(slices)
+    return slices / scale, scale
 
 
 def working_order(volume: Volume, axis: int) -> WorkingOrder:
