@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Group, Parameter
 
 if TYPE_CHECKING:  # at run time each command imports what it needs, so that --help comes at once
-    from eclare import SavedNetwork
     from forward_models import SliceProfile, Volume
     from forward_models.acquisition import ProfileFamily
     from throughplane.outputs import Writer
@@ -217,6 +216,7 @@ def upsample(
     dry_run
         Say what would be done, write nothing.
     """
+    from eclare import load_network, save_network
     from forward_models import require_storable
     from throughplane.companions import carry_file
     from throughplane.outputs import image_writer
@@ -234,7 +234,7 @@ def upsample(
     profile = None if acquired.profile is None else _profile_flag(acquired.profile)
     read = read_scan(scan, Acquired(acquired.thickness, acquired.gap, profile, acquired.axis, acquired.volume))
     _check_storable(out, read.volume, run)
-    network = _network(how.network)
+    network = None if how.network is None else load_network(how.network)
     chosen = How(how.method, how.spacing, how.preset, how.seed, network, how.device, how.threads, run.dtype)
     planned = plan(read, chosen)
     carried = {target: carry_file(source, read.volume, read.acquisition, planned.thin) for source, target in companions}
@@ -251,7 +251,7 @@ def upsample(
     record = {**result.record, "arguments": arguments}
     writers = {target: image_writer(image.image("like-input")) for target, (image, _) in carried.items()}
     if how.save_network is not None and result.network is not None:
-        writers[how.save_network] = partial(_save_network, result.network)
+        writers[how.save_network] = partial(save_network, result.network)
     _write(out, result.volume, record, run, teller, writers)
     return EXIT_OK
 
@@ -353,15 +353,13 @@ def profile(
 
 def _profile_targets(out: Path | None, plot: Path | None) -> list[Path]:
     """What `profile` writes; names must say the format."""
-    from importlib.util import find_spec
-
     from forward_models import InputRefused
 
     for path, suffix in ((out, ".json"), (plot, ".png")):
         if path is not None and path.suffix != suffix:
             raise InputRefused(f"output {path} must end in {suffix}")
-    if plot is not None and find_spec("matplotlib") is None:
-        raise InputRefused("--plot needs matplotlib; run: pip install 'throughplane[report]'")
+    if plot is not None:
+        _require_installed("--plot", "report", "matplotlib")
     return [path for path in (out, plot) if path is not None]
 
 
@@ -395,7 +393,7 @@ def demo(
         Show tracebacks.
     """
     del debug  # `main` looks for it
-    _require_extras()
+    _require_installed("the demo", "demo", "nilearn", "skimage", "matplotlib")
     from throughplane.demo import run_demo
     from throughplane.terminal import Teller
 
@@ -403,13 +401,13 @@ def demo(
     return EXIT_OK
 
 
-def _require_extras() -> None:
-    """What the demo needs and a plain installation does not bring."""
+def _require_installed(what: str, extra: str, *packages: str) -> None:
+    """Refuse `what` where packages are missing that only `extra` brings."""
     from forward_models import InputRefused
 
-    missing = [name for name in ("nilearn", "skimage", "matplotlib") if find_spec(name) is None]
+    missing = [name for name in packages if find_spec(name) is None]
     if missing:
-        raise InputRefused(f"the demo needs {' and '.join(missing)}; run: pip install 'throughplane[demo]'")
+        raise InputRefused(f"{what} needs {' and '.join(missing)}; run: pip install 'throughplane[{extra}]'")
 
 
 def _profile_flag(text: str) -> "ProfileFamily | SliceProfile":
@@ -466,18 +464,6 @@ def _refuse_unsaved(how: MethodFlags, dry_run: bool) -> None:
     ):
         if ignored:
             raise FlagConflict(f"--save-network {how.save_network} would be ignored: {why}; leave one out")
-
-
-def _network(path: Path | None) -> "SavedNetwork | None":
-    from eclare import load_network
-
-    return None if path is None else load_network(path)
-
-
-def _save_network(network: "SavedNetwork", path: Path) -> None:
-    from eclare import save_network
-
-    save_network(network, path)
 
 
 def _check_outputs(images: list[Path], inputs: list[Path], run: RunFlags, others: Sequence[Path] = ()) -> None:
