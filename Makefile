@@ -15,7 +15,7 @@ demo: $(INSTALLED) ## degrade a packaged head to 5 mm slices and back; results i
 	$(BIN)/throughplane demo demo --force
 
 test: lint ## lint, types and the tests that are not slow
-	$(BIN)/pytest -n $(WORKERS) -m "not slow"
+	$(BIN)/pytest -n $(WORKERS)
 
 test-slow: $(INSTALLED) ## the tests that take minutes
 	$(BIN)/pytest -n $(WORKERS) -m slow

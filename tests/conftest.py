@@ -45,20 +45,21 @@ def head_phantom(shape=(32, 34, 30), seed=0) -> np.ndarray:
 
 def nib_image(data: np.ndarray, voxel_mm=(1.0, 1.0, 1.0)) -> nib.Nifti1Image:
     """In memory, axes along the world's, in mm."""
-    image = nib.Nifti1Image(data, np.diag([*voxel_mm, 1.0]))
-    image.set_qform(image.affine, 1)
-    image.set_sform(image.affine, 1)
+    return placed_image(data, np.diag([*voxel_mm, 1.0]))
+
+
+def placed_image(data: np.ndarray, affine: np.ndarray) -> nib.Nifti1Image:
+    """In memory, in mm, with sform and qform."""
+    image = nib.Nifti1Image(data, affine)
+    image.set_sform(affine, 1)
+    image.set_qform(affine, 1)
     image.header.set_xyzt_units("mm")
     return image
 
 
 def save(path: Path, data: np.ndarray, affine: np.ndarray, sidecar: str | None = None) -> Path:
     """Write a NIfTI file, and the JSON beside it."""
-    image = nib.Nifti1Image(data, affine)
-    image.set_sform(affine, 1)
-    image.set_qform(affine, 1)
-    image.header.set_xyzt_units("mm")
-    image.to_filename(path)
+    placed_image(data, affine).to_filename(path)
     if sidecar is not None:
         path.with_name(path.name.split(".")[0] + ".json").write_text(sidecar)
     return path

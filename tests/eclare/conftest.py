@@ -1,13 +1,12 @@
 """Small stacks to learn from."""
 
-import nibabel as nib
 import numpy as np
 import pytest
 
 from eclare import EclareConfig
 from forward_models import Gaussian, Sidecar, SliceProfile, acquisition_of, simulate, truth_for, volume_from_image
 from forward_models.stack import Stack, stack_of
-from tests.conftest import head_phantom
+from tests.conftest import head_phantom, nib_image
 
 TINY = EclareConfig(blocks=1, channels=8, patch_slices=4, patch_width=12, batch=4, steps=12, averaged_over=4)
 
@@ -16,9 +15,7 @@ def stack_and_truth(
     data: np.ndarray, profile: SliceProfile, gap_mm: float = 0.0, thin_mm: float = 1.0, in_plane_mm: float = 1.0
 ) -> tuple[Stack, np.ndarray]:
     """Simulated slices along the last axis of `data`, and the thin volume they came from."""
-    image = nib.Nifti1Image(np.asarray(data, np.float32), np.diag([in_plane_mm, in_plane_mm, thin_mm, 1]))
-    image.header.set_xyzt_units("mm")
-    thin = volume_from_image(image)
+    thin = volume_from_image(nib_image(np.asarray(data, np.float32), (in_plane_mm, in_plane_mm, thin_mm)))
     scan = simulate(thin, profile, gap_mm, axis=2)
     acquisition = acquisition_of(scan, Sidecar(), axis=2, profile=profile)
     stack = stack_of(scan, acquisition, thin_mm)
