@@ -3,8 +3,9 @@
 from eclare.config import PRESETS, BlockKind, EclareConfig
 from eclare.inference import super_resolve
 from eclare.network import ThroughPlaneNetwork
+from eclare.pretraining import StartingNetwork
 from eclare.profile_estimation import ProfileConfig, ProfileTrace, estimate_profile
-from eclare.saved import SavedNetwork, TrainedFor, load_network, save_network
+from eclare.saved import SavedNetwork, TrainedFor, load_network, load_starting_network, save_network
 from eclare.training import Training, TrainingDiverged, train
 
 __all__ = [
@@ -14,12 +15,14 @@ __all__ = [
     "ProfileConfig",
     "ProfileTrace",
     "SavedNetwork",
+    "StartingNetwork",
     "ThroughPlaneNetwork",
     "TrainedFor",
     "Training",
     "TrainingDiverged",
     "estimate_profile",
     "load_network",
+    "load_starting_network",
     "save_network",
     "super_resolve",
     "train",

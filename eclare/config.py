@@ -1,6 +1,6 @@
 """How a network is built and trained for one scan."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 
@@ -9,6 +9,13 @@ class BlockKind(str, Enum):
 
     PLAIN = "plain"  # 3x3, ReLU, 3x3 (EDSR)
     WIDE = "wide"  # 1x1 to four times the channels, ReLU, 1x1 to 0.8 times, 3x3 (WDSR-B)
+
+
+class Loss(str, Enum):
+    """What training makes small, per voxel."""
+
+    SQUARED = "squared"
+    ABSOLUTE = "absolute"
 
 
 @dataclass(frozen=True)
@@ -27,7 +34,9 @@ class EclareConfig:
         patch_slices, patch_width: patch at the input of the network: thick slices x in-plane voxels.
         batch: patches per step.
         steps: optimiser steps at most.
+        loss: mean squared or mean absolute difference.
         learning_rate: at the peak of a one-cycle schedule (Adam).
+        starting_rate: the same for a network that was taught before.
         clip: largest norm of the gradient; about twice what it is in quiet training. None leaves it alone.
         averaged_over: steps over which weights are averaged exponentially; 0 uses the last ones.
         held_out: share of the thick slices kept from training, whose patches decide when to stop and which weights win.
@@ -46,7 +55,9 @@ class EclareConfig:
     patch_width: int = 64
     batch: int = 8
     steps: int = 5000
+    loss: Loss = Loss.SQUARED
     learning_rate: float = 1e-3
+    starting_rate: float = 3e-4
     clip: float | None = 0.01
     averaged_over: int = 1000
     held_out: float = 0.1
@@ -63,6 +74,14 @@ class EclareConfig:
     def refresh_steps(self) -> tuple[int, ...]:
         """Steps after which the thin volume is replaced."""
         return tuple(self.steps * (i + 1) // (self.refreshes + 1) for i in range(self.refreshes))
+
+    def as_smore(self) -> "EclareConfig":
+        """The predecessor SMORE (Zhao et al. 2021, version 4 of 2023) at the same cost: single slices, absolute loss.
+
+        What else sets ECLARE apart is not here: SMORE assumes an SLR profile, and leaves the result as the network
+        gives it, whether or not it explains the scan.
+        """
+        return replace(self, neighbours=0, refreshes=0, loss=Loss.ABSOLUTE, flips=False, consistent=False)
 
     @classmethod
     def as_published(cls) -> "EclareConfig":

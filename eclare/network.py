@@ -6,7 +6,7 @@ from typing import cast
 
 import torch
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
 from eclare.config import BlockKind, EclareConfig
@@ -20,15 +20,15 @@ class GridChange:
 
     Attributes:
         interpolate: cubic spline from thick to thin slices, (thin, thick): the skip connection.
-        reduce: from `oversampling` samples per slice to thin slices, (thin, oversampling * thick), keeping the field of
-            view; None where oversampled and thin grid are the same.
+        compose: from the cosines within every thick slice to thin slices, (thin, thick * oversampling), keeping the
+            field of view.
     """
 
     interpolate: Float[Tensor, "thin thick"]
-    reduce: Float[Tensor, "thin oversampled"] | None
+    compose: Float[Tensor, "thin coefficients"]
 
     def to(self, device: torch.device) -> "GridChange":
-        return GridChange(self.interpolate.to(device), None if self.reduce is None else self.reduce.to(device))
+        return GridChange(self.interpolate.to(device), self.compose.to(device))
 
 
 def oversampling_for(spacing_mm: float, thin_mm: float) -> int:
@@ -39,19 +39,27 @@ def oversampling_for(spacing_mm: float, thin_mm: float) -> int:
 def grid_change(thick: SliceGrid, thin: SliceGrid, oversampling: int) -> GridChange:
     """The linear parts for these grids, in float32."""
     fine = SliceGrid(thick.count * oversampling, thick.spacing_mm / oversampling, thick.middle_mm)
+    samples = torch.block_diag(*[_cosines(oversampling)] * thick.count)
     same = fine.count == thin.count and math.isclose(fine.spacing_mm, thin.spacing_mm, rel_tol=1e-6)
     return GridChange(
         interpolate=resampling_weights(thick, thin).float(),
-        reduce=None if same else resampling_weights(fine, thin).float(),
+        compose=(samples if same else resampling_weights(fine, thin) @ samples).float(),
     )
+
+
+def _cosines(count: int) -> Float64[Tensor, "count count"]:
+    """cos(pi k (j + 1/2) / n): column k is the k-th cosine at the middles of n equal parts of a slice."""
+    part, order = torch.arange(count, dtype=torch.float64)[:, None] + 0.5, torch.arange(count, dtype=torch.float64)
+    return torch.cos(math.pi * order * part / count)
 
 
 class ThroughPlaneNetwork(nn.Module):
     """Residual of the thin slices over their cubic interpolation, computed on the thick grid.
 
     Works on one reformatted slice of the scan; its neighbours are further channels of the input.
-    Convolutions see one value per thick slice; the last one gives `oversampling` channels, which become that many
-    samples per slice (a one-dimensional pixel shuffle), resampled to the thin grid.
+    Convolutions see one value per thick slice; the last one gives `oversampling` channels: the amplitudes of as many
+    cosines within the slice. Sampled that often and resampled to the thin grid, they are the pixel shuffle of the
+    published network in a basis that means the same for every factor.
     """
 
     def __init__(self, config: EclareConfig, oversampling: int) -> None:
@@ -66,16 +74,15 @@ class ThroughPlaneNetwork(nn.Module):
         self, slices: Float[Tensor, "batch near thick width"], change: GridChange
     ) -> Float[Tensor, "batch 1 thin width"]:
         with reduced_precision(slices.device):
-            fine = self._fine(slices)
-        residual = fine.float() if change.reduce is None else change.reduce @ fine.float()
-        return change.interpolate @ slices[:, self.neighbours, None] + residual
+            amplitudes = self._amplitudes(slices)
+        return change.interpolate @ slices[:, self.neighbours, None] + change.compose @ amplitudes.float()
 
-    def _fine(self, slices: Float[Tensor, "batch near thick width"]) -> Float[Tensor, "batch 1 fine width"]:
-        """`oversampling` samples per slice."""
+    def _amplitudes(self, slices: Float[Tensor, "batch near thick width"]) -> Float[Tensor, "batch 1 cosine width"]:
+        """Of `oversampling` cosines per slice."""
         x = start = self.head(slices)
         for block in self.blocks:
             x = x + block(x)
-        return rearrange(self.tail(x + start), "batch over thick width -> batch 1 (thick over) width")
+        return rearrange(self.tail(x + start), "batch order thick width -> batch 1 (thick order) width")
 
 
 def new_network(config: EclareConfig, oversampling: int, generator: torch.Generator) -> ThroughPlaneNetwork:

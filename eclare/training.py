@@ -1,6 +1,5 @@
 """Training on one scan."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -10,16 +9,19 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
-from eclare.config import EclareConfig
+from eclare.averaging import averaging
+from eclare.config import EclareConfig, Loss
 from eclare.inference import super_resolve
 from eclare.network import ThroughPlaneNetwork, grid_change, new_network, oversampling_for
 from eclare.pairs import Patches, PatchSource
-from forward_models import SliceGrid
+from eclare.pretraining import StartingNetwork
+from forward_models import SliceGrid, SliceSelection
 from forward_models.progress import Progress, silent
 from forward_models.solve import total_variation_inverse
 from forward_models.stack import Stack
 
 HELD_OUT_PATCHES = 32
+LOSSES = {Loss.SQUARED: F.mse_loss, Loss.ABSOLUTE: F.l1_loss}
 IMPROVEMENT = 0.999  # of the best held-out error so far; less does not count as an improvement
 
 
@@ -33,6 +35,7 @@ class Training:
 
     Attributes:
         network: with the weights that did best on the held-out patches.
+        config: sizes and schedule, as they were in the end.
         steps: made.
         held_out_rmse: of the network on held-out patches after each look, in scaled intensities.
         interpolation_rmse: of cubic interpolation on the same patches.
@@ -40,6 +43,7 @@ class Training:
     """
 
     network: ThroughPlaneNetwork
+    config: EclareConfig
     steps: int
     held_out_rmse: tuple[float, ...]
     interpolation_rmse: float
@@ -56,13 +60,22 @@ class Training:
         }
 
 
-def train(stack: Stack, config: EclareConfig, *, generator: torch.Generator, progress: Progress = silent) -> Training:
+def train(
+    stack: Stack,
+    config: EclareConfig,
+    *,
+    generator: torch.Generator,
+    start: StartingNetwork | None = None,
+    progress: Progress = silent,
+) -> Training:
     """Train a network on the in-plane patches of one scan.
 
     Args:
         stack: the scan; its own slice selection makes the thick half of every pair.
         config: sizes and schedule.
         generator: of weights, patches and flips; on the CPU.
+        start: taught on other heads (`load_starting_network`), its sizes replace those of `config`; None learns from
+            this scan alone.
         progress: called after each step.
 
     Raises:
@@ -75,8 +88,13 @@ def train(stack: Stack, config: EclareConfig, *, generator: torch.Generator, pro
         first the one of least total variation, then the network's own result so far. What it learns is still how
         in-plane detail looks when slices are thick. Weights are averaged, and judged by slices kept from training.
     """
-    lessons = _first_lessons(stack, config, generator, progress)
-    learner = _Learner(config, lessons.source, generator, stack.slices.device)
+    network = _first_network(stack.selection, config, start, generator).to(stack.slices.device)
+    if start is None:
+        lessons = _first_lessons(stack, config, generator, progress)
+    else:
+        config = start.continued(config)
+        lessons = _lessons_of(stack, network, config, generator, _renamed("starting volume", progress))
+    learner = _Learner(config, lessons.source, network)
     watch = _Watch(config.patience)
     step = 0
     for step in range(1, config.steps + 1):
@@ -84,9 +102,7 @@ def train(stack: Stack, config: EclareConfig, *, generator: torch.Generator, pro
         progress("training", step, config.steps)
         if step in config.refresh_steps:
             number = config.refresh_steps.index(step) + 1
-            lessons = _refreshed_lessons(
-                stack, learner.network, config, generator, _renamed(f"refresh {number}", progress)
-            )
+            lessons = _lessons_of(stack, learner.network, config, generator, _renamed(f"refresh {number}", progress))
             watch = _Watch(config.patience)
         elif step % config.check_every == 0 or step == config.steps:
             watch.look(learner.rmse(lessons.judged), learner.network)
@@ -94,9 +110,9 @@ def train(stack: Stack, config: EclareConfig, *, generator: torch.Generator, pro
                 progress("training", config.steps, config.steps)
                 break
     learner.network.load_state_dict(watch.best_weights)
-    return Training(
-        learner.network.eval(), step, tuple(watch.errors), learner.interpolation_rmse(lessons.judged), watch.gave_up
-    )
+    interpolation_rmse = learner.interpolation_rmse(lessons.judged)
+    network = learner.network.eval()
+    return Training(network, config, step, tuple(watch.errors), interpolation_rmse, watch.gave_up)
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,6 +123,15 @@ class _Lessons:
     judged: Patches
 
 
+def _first_network(
+    selection: SliceSelection, config: EclareConfig, start: StartingNetwork | None, generator: torch.Generator
+) -> ThroughPlaneNetwork:
+    """As others taught it, or else cubic interpolation."""
+    if start is not None:
+        return start.started(selection, generator)
+    return new_network(config, oversampling_for(selection.thick.spacing_mm, selection.thin.spacing_mm), generator)
+
+
 def _first_lessons(stack: Stack, config: EclareConfig, generator: torch.Generator, progress: Progress) -> _Lessons:
     """From the scan's slices; with neighbours, from the thin volume that total variation makes of them."""
     if not config.neighbours:
@@ -115,7 +140,7 @@ def _first_lessons(stack: Stack, config: EclareConfig, generator: torch.Generato
     return _lessons(thin, stack.selection.thin, stack, config, generator)
 
 
-def _refreshed_lessons(
+def _lessons_of(
     stack: Stack, network: ThroughPlaneNetwork, config: EclareConfig, generator: torch.Generator, progress: Progress
 ) -> _Lessons:
     """From what the network makes of the scan so far, made to explain the scan."""
@@ -142,14 +167,13 @@ def _renamed(stage: str, progress: Progress) -> Progress:
 class _Learner:
     """The network that learns, and the average of its weights that counts."""
 
-    def __init__(
-        self, config: EclareConfig, source: PatchSource, generator: torch.Generator, device: torch.device
-    ) -> None:
+    def __init__(self, config: EclareConfig, source: PatchSource, network: ThroughPlaneNetwork) -> None:
         oversampling = oversampling_for(source.thick.spacing_mm, source.thin.spacing_mm)
-        self._change = grid_change(source.thick, source.thin, oversampling).to(device)
-        self._learning = new_network(config, oversampling, generator).to(device)
+        self._change = grid_change(source.thick, source.thin, oversampling).to(network.head.weight.device)
+        self._learning = network
+        self._loss = LOSSES[config.loss]
         self._clip = config.clip
-        self._averaged = AveragedModel(self._learning, avg_fn=_averaging(config.averaged_over))
+        self._averaged = AveragedModel(self._learning, avg_fn=averaging(config.averaged_over))
         self._optimiser = torch.optim.Adam(self._learning.parameters(), lr=config.learning_rate)
         self._schedule = torch.optim.lr_scheduler.OneCycleLR(
             self._optimiser, config.learning_rate, total_steps=config.steps
@@ -162,7 +186,7 @@ class _Learner:
 
     def learn(self, patches: Patches) -> None:
         """One step of the optimiser."""
-        loss = F.mse_loss(self._learning(patches.thick, self._change), patches.thin)
+        loss = self._loss(self._learning(patches.thick, self._change), patches.thin)
         if not torch.isfinite(loss):
             step = self._schedule.last_epoch + 1
             raise TrainingDiverged(f"the loss is {loss.item()} at step {step}; the learning rate is too high")
@@ -209,13 +233,3 @@ class _Watch:
     @property
     def gave_up(self) -> bool:
         return self._since >= self._patience
-
-
-def _averaging(steps: int) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
-    """Exponential average over `steps` steps, over fewer at the beginning; 0 keeps the latest."""
-
-    def average(mean: Tensor, latest: Tensor, count: Tensor | int) -> Tensor:
-        over = min(steps, int(count) / 10 + 1)
-        return torch.lerp(mean, latest, 1 / over) if over > 1 else latest.clone()
-
-    return average

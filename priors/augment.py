@@ -111,7 +111,7 @@ def vary_intensities(
     if recontrast and chance(0.5, generator=generator):
         patch = patch.clamp(min=0) ** log_uniform(0.67, 1.5, generator=generator)
     if recontrast and chance(0.35, generator=generator):
-        patch = _mapped(patch, inverting=chance(0.6, generator=generator), generator=generator)
+        patch = intensity_map(patch, inverting=chance(0.6, generator=generator), generator=generator)
     if chance(0.5, generator=generator):
         patch = patch * torch.exp(LOG_BIAS_SD * smooth_field(patch.shape, nodes=3, generator=generator))
     patch = patch * log_uniform(*GAINS, generator=generator)
@@ -122,7 +122,7 @@ def vary_intensities(
     return patch
 
 
-def _mapped(
+def intensity_map(
     patch: Float[Tensor, "rows columns"], *, inverting: bool, generator: torch.Generator
 ) -> Float[Tensor, "rows columns"]:
     """A piecewise linear map of intensity, fixed at 0: rising, or rising up to about a fifth and falling beyond.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # at run time each command imports what it needs, so that --h
     from throughplane.outputs import Writer
     from throughplane.terminal import Teller
 
-MethodName = Literal["eclare", "cubic", "inverse"]
+MethodName = Literal["eclare", "smore", "cubic", "inverse"]
 Preset = Literal["fast", "standard", "best"]
 Dtype = Literal["float32", "like-input"]
 
@@ -55,7 +55,7 @@ class MethodFlags:
     """How the thin volume is made."""
 
     method: MethodName = "eclare"
-    """eclare learns from the scan itself, inverse regularises, cubic interpolates."""
+    """eclare learns from the scan itself, as does smore, its predecessor; inverse regularises, cubic interpolates."""
 
     spacing: float | None = None
     """Thin slice spacing in mm. By default the coarser in-plane voxel size."""
@@ -71,6 +71,13 @@ class MethodFlags:
 
     network: Path | None = None
     """Apply the network in this .safetensors file, trained on another scan of the session; nothing is learned."""
+
+    init: str | None = None
+    """Where the network of eclare starts: a .safetensors file, or none to learn from this scan alone. By default the
+    network that comes with throughplane, taught on other heads."""
+
+    consistent: bool | None = None
+    """Make the result of eclare explain the scan exactly, as a last step. On unless --no-consistent."""
 
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
@@ -235,7 +242,18 @@ def upsample(
     read = read_scan(scan, Acquired(acquired.thickness, acquired.gap, profile, acquired.axis, acquired.volume))
     _check_storable(out, read.volume, run)
     network = None if how.network is None else load_network(how.network)
-    chosen = How(how.method, how.spacing, how.preset, how.seed, network, how.device, how.threads, run.dtype)
+    chosen = How(
+        how.method,
+        how.spacing,
+        how.preset,
+        how.seed,
+        network,
+        how.init,
+        how.consistent,
+        how.device,
+        how.threads,
+        run.dtype,
+    )
     planned = plan(read, chosen)
     carried = {target: carry_file(source, read.volume, read.acquisition, planned.thin) for source, target in companions}
     for target, (image, _) in carried.items():

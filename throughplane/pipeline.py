@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 import torch
 
-from eclare import SavedNetwork
+from eclare import SavedNetwork, load_starting_network
 from forward_models import (
     Acquisition,
     FlagConflict,
@@ -42,12 +42,13 @@ from throughplane.device import (
     threads,
 )
 from throughplane.inspection import acquisition_record, geometry_record
-from throughplane.methods import METHODS, Method, MethodName, Preset, applied_again
+from throughplane.methods import METHODS, Method, MethodName, Preset, applied_again, learned
 from throughplane.residual import left_over, residual_record
 from throughplane.version import version
 
 DEFAULT_PRESET: Preset = "standard"
 DEFAULT_SEED = 0
+NO_START = "none"
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,8 @@ class How:
         spacing_mm: of the thin slices.
         preset, seed: of methods that learn.
         network: trained before, to be applied instead of training one.
+        init: where eclare's network starts: a file, "none" for scratch, None for the one that comes with the package.
+        consistent: whether eclare makes its result explain the scan as a last step; None does.
         device, threads: where the arithmetic runs.
         dtype: of the image.
     """
@@ -79,6 +82,8 @@ class How:
     preset: Preset | None = None
     seed: int | None = None
     network: SavedNetwork | None = None
+    init: str | Path | None = None
+    consistent: bool | None = None
     device: str = "auto"
     threads: int | None = None
     dtype: Dtype = "float32"
@@ -105,16 +110,12 @@ class Plan:
     scan: Scan
     thin: SliceGrid
     method_name: MethodName
+    method: Method
     preset: Preset
     seed: int
     device: torch.device
     threads: int | None
     dtype: Dtype
-    network: SavedNetwork | None
-
-    @property
-    def method(self) -> Method:
-        return METHODS[self.method_name] if self.network is None else applied_again(self.network)
 
     @property
     def thin_shape(self) -> tuple[int, int, int]:
@@ -163,13 +164,16 @@ def super_resolve(
     threads: int | None = None,
     seed: int | None = None,
     network: SavedNetwork | None = None,
+    init: str | Path | None = None,
+    consistent: bool | None = None,
     progress: Progress = silent,
 ) -> Result:
     """Turn a stack of thick slices into a thin-slice volume.
 
     Args:
         scan: path of a .nii, .nii.gz or .mgz file (its JSON sidecar is read too), or a nibabel image.
-        method: `eclare` learns from the scan itself, `inverse` regularises, `cubic` interpolates.
+        method: `eclare` learns from the scan itself, as does its predecessor `smore`; `inverse` regularises, `cubic`
+            interpolates.
         thickness_mm, gap_mm: of the slices; by default from the sidecar, else no gap is assumed.
         profile: a family of `forward_models` (`Gaussian`, `Box`, `slr`) or a sampled profile; default Gaussian.
         axis: array axis of the slices; by default the one with the largest voxels.
@@ -180,6 +184,9 @@ def super_resolve(
         threads: CPU threads; by default as many as torch chooses.
         seed: of methods that draw random numbers; default 0.
         network: of `eclare.load_network`, to be applied instead of training one.
+        init: where the network of eclare starts: by default with what other heads taught it, a network that comes with
+            this package; "none" learns from the scan alone; or a file of scripts/pretrain_eclare.py.
+        consistent: whether eclare makes its result explain the scan as a last step; it does by default.
         progress: called with stage, steps done and steps in all.
 
     Raises:
@@ -188,7 +195,8 @@ def super_resolve(
         throughplane.OutOfMemory: with what to do.
     """
     read = read_scan(scan, Acquired(thickness_mm, gap_mm, profile, axis, volume))
-    return carry_out(plan(read, How(method, spacing_mm, preset, seed, network, device, threads)), progress)
+    how = How(method, spacing_mm, preset, seed, network, init, consistent, device, threads)
+    return carry_out(plan(read, how), progress)
 
 
 def read_scan(scan: str | Path | nib.spatialimages.SpatialImage, acquired: Acquired) -> Scan:
@@ -221,13 +229,25 @@ def plan(scan: Scan, how: How) -> Plan:
         scan,
         thin,
         how.method,
+        _method(how),
         DEFAULT_PRESET if how.preset is None else how.preset,
         DEFAULT_SEED if how.seed is None else how.seed,
         device_named(how.device),
         how.threads,
         how.dtype,
-        how.network,
     )
+
+
+def _method(how: How) -> Method:
+    """The row of the methods table, told what only eclare wants to know."""
+    if how.method != "eclare":
+        return METHODS[how.method]
+    consistent = how.consistent is None or how.consistent
+    if how.network is not None:
+        return applied_again(how.network, consistent)
+    if how.init == NO_START:
+        return learned(None, consistent)
+    return learned(load_starting_network() if how.init is None else load_starting_network(Path(how.init)), consistent)
 
 
 def _refuse_ignored(how: How) -> None:
@@ -239,8 +259,12 @@ def _refuse_ignored(how: How) -> None:
             raise FlagConflict(f"{flag} {value} would be ignored: --method {how.method} learns nothing; leave one out")
         if how.network is not None:
             raise FlagConflict(f"{flag} {value} would be ignored: with --network nothing is learned; leave one out")
-    if how.network is not None and how.method != "eclare":
-        raise FlagConflict(f"--network would be ignored: --method {how.method} has no network; leave one out")
+    of_eclare = {"--network": how.network, "--init": how.init, "--consistent": how.consistent}
+    given = [name for name, told in of_eclare.items() if told is not None]
+    if given and how.method != "eclare":
+        raise FlagConflict(f"{given[0]} would be ignored: it is for eclare, not --method {how.method}; leave one out")
+    if how.network is not None and how.init is not None:
+        raise FlagConflict("--init would be ignored: with --network nothing is learned; leave one out")
 
 
 def _thin_grid(scan: Scan, spacing_mm: float | None) -> SliceGrid:

@@ -37,19 +37,20 @@ def test_the_generator_alone_draws_the_weights():
 
 
 @pytest.mark.parametrize("factor", FACTORS)
-def test_oversampled_slices_are_reduced_in_place(factor):
+def test_amplitudes_compose_what_lies_within_slices(factor):
+    """The first amplitude of every slice is its level; a ramp needs the odd cosines too."""
     thick, thin, change = change_for(factor)
     over = oversampling_for(thick.spacing_mm, 1.0)
     assert over == int(np.ceil(factor))
-    fine = SliceGrid(thick.count * over, thick.spacing_mm / over, thick.middle_mm)
-    ramp = torch.from_numpy(fine.centres_mm).float()
-    reduced = ramp if change.reduce is None else change.reduce @ ramp
-    assert reduced.numpy() == pytest.approx(thin.centres_mm, abs=1e-4)  # float32 rounding of 50 mm
-
-
-def test_a_whole_factor_needs_no_reduction():
-    assert change_for(5.0)[2].reduce is None
-    assert change_for(4.4)[2].reduce is not None
+    parts = (np.arange(over) + 0.5) / over
+    cosines = np.cos(np.pi * np.outer(parts, np.arange(over)))
+    centres = SliceGrid(thick.count * over, thick.spacing_mm / over, thick.middle_mm).centres_mm
+    amplitudes = np.linalg.solve(cosines, centres.reshape(thick.count, over).T).T.flatten()
+    ramp = change.compose @ torch.from_numpy(amplitudes).float()
+    assert ramp.numpy() == pytest.approx(thin.centres_mm, abs=1e-4)  # float32 rounding of 50 mm
+    level = torch.zeros(thick.count, over)
+    level[:, 0] = 7.0
+    assert (change.compose @ level.flatten()).numpy() == pytest.approx(7.0, abs=1e-5)
 
 
 def test_published_sizes():

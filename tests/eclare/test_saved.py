@@ -63,12 +63,12 @@ def test_what_is_not_a_network_is_refused(tmp_path):
     missing, text, foreign, damaged = (tmp_path / f"{n}.safetensors" for n in ("missing", "text", "foreign", "damaged"))
     text.write_text("hello")
     save_file({"x": torch.zeros(1)}, foreign)
-    about = {"format": "throughplane eclare network, 1", "config": {"block": "plain"}, "trained_for": {}}
+    about = {"format": "throughplane eclare network, 2", "config": {"block": "plain"}, "trained_for": {}}
     save_file({"x": torch.zeros(1)}, damaged, metadata={"eclare": json.dumps(about)})
     for path, message in (
         (missing, "does not exist"),
         (text, "is not a .safetensors file"),
-        (foreign, "has format None; this version reads"),
+        (foreign, "has format None, not"),
         (damaged, "does not hold the network that it describes"),
     ):
         with pytest.raises(InputRefused, match=message):

@@ -10,6 +10,7 @@ import torch
 import eclare.network
 import eclare.training
 from eclare import EclareConfig, TrainingDiverged, train
+from eclare.network import new_network
 from eclare.pairs import Patches
 from eclare.training import _Learner, _lessons, _Watch
 from forward_models import Gaussian
@@ -91,7 +92,7 @@ def test_it_stops_when_nothing_is_left_to_learn():
 def test_the_schedule_ends_with_the_steps(stack):
     generator = torch.Generator().manual_seed(0)
     lessons = _lessons(stack.slices, stack.selection.thick, stack, PLAIN, generator)
-    learner = _Learner(PLAIN, lessons.source, generator, torch.device("cpu"))
+    learner = _Learner(PLAIN, lessons.source, new_network(PLAIN, 4, generator))
     rates = []
     for _ in range(PLAIN.steps):
         rates.append(learner._optimiser.param_groups[0]["lr"])
@@ -125,7 +126,7 @@ def test_one_bad_pair_does_not_undo_training(stack):
     errors = {}
     for clip in (PLAIN.clip, None):
         config = replace(PLAIN, clip=clip, steps=100)
-        learner = _Learner(config, lessons.source, torch.Generator().manual_seed(0), torch.device("cpu"))
+        learner = _Learner(config, lessons.source, new_network(config, 4, torch.Generator().manual_seed(0)))
         for step in range(60):
             learner.learn(spike if step == 20 else pair)
         errors[clip] = learner.rmse(pair) / learner.interpolation_rmse(pair)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from priors.augment import Placement, _mapped, draw_placement, extract, vary_intensities
+from priors.augment import Placement, draw_placement, extract, intensity_map, vary_intensities
 from priors.patches import BatchIndices, PatchConfig, Patches, collate
 from priors.planes import Plane
 from priors.random import gaussian_blur, generator_for, smooth_field
@@ -124,7 +124,7 @@ def test_labels_are_picked_not_mixed():
 def test_intensity_maps_keep_air_dark_and_are_monotone_where_they_say(inverting):
     x = torch.linspace(0, 1.2, 500)[None]
     for i in range(20):
-        y = _mapped(x, inverting=inverting, generator=generator_for(0, i))[0]
+        y = intensity_map(x, inverting=inverting, generator=generator_for(0, i))[0]
         peak = int(y.argmax())
         assert y[0] == 0
         assert (y[: peak + 1].diff() >= -1e-6).all()

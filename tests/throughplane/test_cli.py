@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 import eclare
+from eclare.saved import SHIPPED
 from tests.conftest import head_phantom, oblique_affine, save
 from throughplane.cli import main
 
@@ -126,6 +127,26 @@ def test_a_saved_network_makes_the_same_volume_again(thick_scan, tmp_path):
     record = json.loads((tmp_path / "second.json").read_text())
     assert record["method_details"]["network_sha256"] == hashlib.sha256(network.read_bytes()).hexdigest()
     assert "seed" not in record
+
+
+@pytest.mark.usefixtures("tiny_eclare")
+def test_the_record_says_where_the_network_started(thick_scan, tmp_path):
+    hashes = {}
+    for name, flags in (("shipped", ()), ("scratch", ("--init", "none")), ("file", ("--init", str(SHIPPED)))):
+        assert run("upsample", thick_scan, tmp_path / f"{name}.nii", "--preset", "fast", *flags, "-q") == 0
+        hashes[name] = json.loads((tmp_path / f"{name}.json").read_text())["method_details"]["init_sha256"]
+    shipped = hashlib.sha256(SHIPPED.read_bytes()).hexdigest()
+    assert hashes == {"shipped": shipped, "scratch": None, "file": shipped}
+
+
+@pytest.mark.usefixtures("tiny_eclare")
+def test_consistency_is_the_last_step_unless_left_out(thick_scan, tmp_path):
+    residual = {}
+    for flag in ("--consistent", "--no-consistent"):
+        assert run("upsample", thick_scan, tmp_path / f"{flag}.nii", "--preset", "fast", flag, "-q") == 0
+        residual[flag] = json.loads((tmp_path / f"{flag}.json").read_text())["residual"]["relative_to_scan"]
+    assert residual["--consistent"] < 1e-6
+    assert residual["--no-consistent"] > 1e-3
 
 
 @pytest.mark.usefixtures("tiny_eclare")
@@ -357,6 +378,13 @@ def test_a_thickness_passed_makes_a_bad_one_in_the_sidecar_irrelevant(thick_scan
         (["--dry-run", "-v"], 2, "--verbose would be ignored with --dry-run"),
         (["--dry-run", "--json-record", "r.json"], 2, "--json-record r.json would be ignored with --dry-run"),
         (["--network", "missing.safetensors"], 3, "missing.safetensors does not exist"),
+        (["--init", "missing.safetensors"], 3, "missing.safetensors does not exist"),
+        (
+            ["--method", "smore", "--init", "none"],
+            2,
+            "--init would be ignored: it is for eclare, not --method smore",
+        ),
+        (["--method", "cubic", "--no-consistent"], 2, "--consistent would be ignored: it is for eclare"),
         (["--save-network", "net.pt"], 3, "must end in .safetensors"),
         (
             ["--method", "cubic", "--save-network", "n.safetensors"],

@@ -23,7 +23,7 @@ from throughplane.pipeline import Acquired, How, plan, read_scan
 OUTPUT_ROUNDING = 1e-6  # float32: 6e-8 per operation, some ten terms per voxel, relative to the largest value
 OVERLAY_MM = 1e-3
 HEADER_ROUNDING_MM = 1e-4  # affines are float32 in a NIfTI header: 2e-5 mm at 200 mm, for each of a few terms
-METHODS = ("cubic", "inverse", "eclare")
+METHODS = ("cubic", "inverse", "smore", "eclare")
 
 # thickness|gap in mm, all back to 1 mm: a gap, none, and factors that are no whole numbers
 ACQUISITIONS = [(3.0, 0.0), (5.0, 1.5), (1.5, 0.0), (2.3, 0.0), (4.4, 0.0)]
@@ -38,7 +38,7 @@ def tiny(monkeypatch) -> None:
 
 def upsample(data: np.ndarray, affine: np.ndarray, method: str = "cubic", **arguments) -> throughplane.Result:
     """`super_resolve` of an array, with the tiny preset where one is needed."""
-    preset = "fast" if method == "eclare" else None
+    preset = "fast" if method in ("eclare", "smore") else None
     return throughplane.super_resolve(nib.Nifti1Image(data, affine), method=method, preset=preset, **arguments)
 
 
@@ -327,7 +327,7 @@ def test_the_global_random_state_is_neither_used_nor_changed():
 def test_the_input_is_left_alone(method):
     image = nib.Nifti1Image(HEAD.copy(), HEAD_AFFINE)
     header = image.header.copy()
-    preset = "fast" if method == "eclare" else None
+    preset = "fast" if method in ("eclare", "smore") else None
     throughplane.super_resolve(image, method=method, preset=preset, **KNOWN)
     assert np.array_equal(image.dataobj, HEAD)
     assert image.header == header
@@ -366,7 +366,9 @@ def test_the_record_says_what_is_needed_to_repeat_the_run(method):
     record = upsample(HEAD, HEAD_AFFINE, method, gap_mm=0.3, profile=throughplane.Box).record
     assert json.loads(json.dumps(record, allow_nan=False)) == record
     assert record["method"] == method
-    assert (record.get("preset"), record.get("seed")) == (("fast", 0) if method == "eclare" else (None, None))
+    assert (record.get("preset"), record.get("seed")) == (
+        ("fast", 0) if method in ("eclare", "smore") else (None, None)
+    )
     acquisition = record["acquisition"]
     assert acquisition["profile"] == "box"
     assert acquisition["profile_source"] == acquisition["thickness_source"] == "flag"
@@ -439,7 +441,7 @@ def test_an_unknown_method_is_refused():
     """By the function itself; the types that tests enforce would speak first."""
     scan, how = read_scan(nib.Nifti1Image(HEAD, HEAD_AFFINE), Acquired()), How()
     object.__setattr__(how, "method", "magic")
-    with pytest.raises(InputRefused, match="method 'magic' is unknown; expected one of eclare, cubic, inverse"):
+    with pytest.raises(InputRefused, match="method 'magic' is unknown; expected one of eclare, smore, cubic, inverse"):
         plan(scan, how)
 
 
