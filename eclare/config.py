@@ -54,14 +54,14 @@ class EclareConfig:
     patch_slices: int = 16
     patch_width: int = 64
     batch: int = 8
-    steps: int = 5000
+    steps: int = 1500
     loss: Loss = Loss.SQUARED
     learning_rate: float = 1e-3
     starting_rate: float = 3e-4
     clip: float | None = 0.01
-    averaged_over: int = 1000
+    averaged_over: int = 300
     held_out: float = 0.1
-    check_every: int = 250
+    check_every: int = 100
     patience: int = 6
     flips: bool = True
     consistent: bool = True
@@ -107,7 +107,7 @@ class EclareConfig:
 
 
 PRESETS = {
-    "fast": EclareConfig(steps=1500, averaged_over=300, flips=False),
+    "fast": EclareConfig(steps=400, refreshes=1, averaged_over=80, check_every=50, flips=False),
     "standard": EclareConfig(),
-    "best": EclareConfig(channels=64, blocks=8, steps=10000),
+    "best": EclareConfig(steps=6000, averaged_over=1000, check_every=250),
 }
