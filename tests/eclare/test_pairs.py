@@ -121,6 +121,40 @@ def test_patches_come_from_where_there_is_something_to_learn():
     assert (patches.thin.flatten(1).std(dim=1) > 0).float().mean() > 0.95  # by chance: about 0.6
 
 
+def share_with_structure() -> list[float]:
+    """Of the patches along either in-plane axis, where structure lies in two corners that no row or column shares."""
+    volume = np.zeros((96, 120, 40), np.float32)
+    noise = np.random.default_rng(0).random((26, 26, 40), np.float32)
+    volume[:26, -26:], volume[-26:, 30:56] = noise, noise
+    structured = draw(source_of(volume), 200).thin.flatten(1).std(dim=1) > 0
+    return [float(half.float().mean()) for half in structured.chunk(2)]
+
+
+def test_both_coordinates_of_a_patch_are_drawn_together():
+    assert min(share_with_structure()) > 0.9  # windows are drawn to within 7 voxels
+
+
+def _transposed(weights):
+    """Centres left as they were when the axes of the image change places."""
+    return lambda images, length, width: weights(images.mT, length, width)
+
+
+def _marginal(weights):
+    """Rows and columns drawn without regard for one another."""
+
+    def product(images, length, width):
+        weight = weights(images, length, width)
+        return weight.sum(dim=1, keepdim=True) * weight.sum(dim=2, keepdim=True)
+
+    return product
+
+
+@pytest.mark.parametrize("broken", [_transposed, _marginal])
+def test_coordinates_drawn_otherwise_would_be_seen(broken, monkeypatch):
+    monkeypatch.setattr(eclare.pairs, "_window_weights", broken(eclare.pairs._window_weights))
+    assert min(share_with_structure()) < 0.8
+
+
 def test_the_generator_alone_decides():
     source = source_of(np.random.default_rng(0).random((60, 64, 40)))
     torch.manual_seed(1)
