@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 import eclare
-from eclare import SavedNetwork
+from eclare import EclareConfig, SavedNetwork, ThroughPlaneNetwork
 from forward_models import along, resampling_weights
 from forward_models.progress import Progress
 from forward_models.solve import total_variation_inverse
@@ -61,12 +61,27 @@ def inverse(stack: Stack, preset: Preset, generator: torch.Generator, progress: 
 
 
 def learned(stack: Stack, preset: Preset, generator: torch.Generator, progress: Progress) -> Outcome:
-    """ECLARE: a network trained on the scan's own in-plane patches."""
+    """ECLARE: a network trained on the scan's own in-plane patches, as sharp as they were measured."""
     config = eclare.PRESETS[preset]
-    training = eclare.train(stack, config, generator=generator, progress=progress)
-    thin = eclare.super_resolve(stack, training.network, config, progress=progress)
+    measured = stack.as_measured()
+    training = eclare.train(measured, config, generator=generator, progress=progress)
+    thin = _on_grid_of(stack, measured, training.network, config, progress)
     trained_for = eclare.TrainedFor.of(stack.selection)
     return Outcome(thin, training.record(), SavedNetwork(training.network, config, trained_for))
+
+
+def _on_grid_of(
+    stack: Stack, measured: Stack, network: ThroughPlaneNetwork, config: EclareConfig, progress: Progress
+) -> Float[Tensor, "a b thin"]:
+    """What the network makes of the scan as it was measured, interpolated in plane as the scanner did it.
+
+    Then made to explain the interpolated scan too: taking magnitudes left in it what is not in the measured one.
+    """
+    thin = eclare.super_resolve(measured, network, config, progress=progress)
+    if measured.slices.shape == stack.slices.shape:
+        return thin
+    thin = stack.interpolated(thin)
+    return stack.selection.consistent(thin, stack.slices) if config.consistent else thin
 
 
 def applied_again(saved: SavedNetwork) -> "Method":
@@ -76,7 +91,7 @@ def applied_again(saved: SavedNetwork) -> "Method":
         del preset, generator
         saved.require_fit(stack.selection)
         network = saved.network.to(stack.slices.device)
-        thin = eclare.super_resolve(stack, network, saved.config, progress=progress)
+        thin = _on_grid_of(stack, stack.as_measured(), network, saved.config, progress)
         return Outcome(thin, {"network_sha256": saved.sha256}, saved)
 
     return Method(run, learns=False, memory=METHODS["eclare"].memory)

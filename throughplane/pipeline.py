@@ -30,6 +30,7 @@ from forward_models import (
     volume_from_image,
 )
 from forward_models.acquisition import ProfileFamily
+from forward_models.in_plane import InPlane, with_in_plane
 from forward_models.progress import Progress, silent
 from forward_models.stack import stack_of
 from forward_models.volume import Dtype
@@ -59,6 +60,7 @@ class Acquired:
     profile: ProfileFamily | SliceProfile | None = None
     axis: int | None = None
     volume: int | None = None
+    in_plane_mm: InPlane = None
 
 
 @dataclass(frozen=True)
@@ -157,6 +159,7 @@ def super_resolve(
     profile: ProfileFamily | SliceProfile | None = None,
     axis: int | None = None,
     volume: int | None = None,
+    in_plane_mm: InPlane = "auto",
     spacing_mm: float | None = None,
     preset: Preset | None = None,
     device: str = "auto",
@@ -174,7 +177,9 @@ def super_resolve(
         profile: a family of `forward_models` (`Gaussian`, `Box`, `slr`) or a sampled profile; default Gaussian.
         axis: array axis of the slices; by default the one with the largest voxels.
         volume: which volume of a 4-D file.
-        spacing_mm: of the thin slices; by default the coarser in-plane voxel size.
+        in_plane_mm: true voxel size in plane, one or two in the order of the file; `auto` finds out whether the scanner
+            interpolated, None trusts the file.
+        spacing_mm: of the thin slices; by default the coarser true in-plane voxel size.
         preset: cost of methods that learn: `fast`, `standard` (default) or `best`.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         threads: CPU threads; by default as many as torch chooses.
@@ -187,7 +192,7 @@ def super_resolve(
         FlagConflict: arguments contradict each other, or one would be ignored.
         throughplane.OutOfMemory: with what to do.
     """
-    read = read_scan(scan, Acquired(thickness_mm, gap_mm, profile, axis, volume))
+    read = read_scan(scan, Acquired(thickness_mm, gap_mm, profile, axis, volume, in_plane_mm))
     return carry_out(plan(read, How(method, spacing_mm, preset, seed, network, device, threads)), progress)
 
 
@@ -207,7 +212,7 @@ def read_scan(scan: str | Path | nib.spatialimages.SpatialImage, acquired: Acqui
         gap_mm=acquired.gap_mm,
         profile=acquired.profile,
     )
-    return Scan(name, volume, acquisition)
+    return Scan(name, volume, with_in_plane(acquisition, volume, sidecar, acquired.in_plane_mm))
 
 
 def plan(scan: Scan, how: How) -> Plan:

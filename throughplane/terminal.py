@@ -119,10 +119,21 @@ def _acquisition_rows(record: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("spacing", f"{record['spacing_mm']:.4g} mm (positions)"),
         ("thickness", f"{record['thickness_mm']:.4g} mm ({record['thickness_source']})"),
         ("gap", f"{record['gap_mm'] + 0.0:.4g} mm"),
+        (
+            "in plane",
+            _in_plane(record["in_plane_mm"], record["in_plane_resolution_mm"], record["in_plane_resolution_source"]),
+        ),
         ("profile", f"{record['profile']}, FWHM {record['profile_fwhm_mm']:.4g} mm ({record['profile_source']})"),
         ("noise", f"{record['noise_sd']:.4g} (in-plane standard deviation)"),
         ("thin slices", f"{record['thin_slices']} of {record['thin_spacing_mm']:.4g} mm, {record['factor']:.3g} times"),
     ]
+
+
+def _in_plane(voxel_mm: Sequence[float], true_mm: Sequence[float], source: str) -> str:
+    if list(true_mm) == list(voxel_mm):
+        return f"as sharp as its voxels ({source})"
+    sizes, finer = (" x ".join(f"{mm:.4g}" for mm in both) for both in (true_mm, voxel_mm))
+    return f"measured at {sizes} mm, interpolated to {finer} mm ({source})"
 
 
 def stdout() -> Console:
@@ -160,11 +171,13 @@ class Teller:
             return
         acquisition, scan = plan.scan.acquisition, plan.scan.volume
         shape = " x ".join(map(str, plan.thin_shape))
+        true_mm = acquisition.resolved_mm or acquisition.in_plane_mm
         preset = f", preset {plan.preset}, seed {plan.seed}" if plan.method.learns else ""
         rows = [
             ("scan", f"{plan.scan.name}, {' x '.join(map(str, scan.data.shape))}, slice axis {acquisition.axis}"),
             ("slices", f"{_mm(acquisition.thickness_mm)} thick every {_mm(acquisition.spacing_mm)}"),
             ("profile", f"{acquisition.profile.name}, FWHM {_mm(acquisition.profile.fwhm_mm)}"),
+            ("in plane", _in_plane(acquisition.in_plane_mm, true_mm, acquisition.in_plane_source.value)),
             ("thin volume", f"{shape}, thin slices of {_mm(plan.thin.spacing_mm)}"),
             ("method", f"{plan.method_name}{preset}, on {plan.device}"),
             ("memory", f"about {plan.memory_bytes / 2**30:.1f} GiB"),
