@@ -1,6 +1,7 @@
 """ECLARE: super-resolution learned from the scan itself (Remedios et al., arXiv 2503.11787)."""
 
 from eclare.config import PRESETS, BlockKind, EclareConfig
+from eclare.expected import inference_seconds, training_seconds
 from eclare.inference import super_resolve
 from eclare.network import ThroughPlaneNetwork
 from eclare.profile_estimation import ProfileConfig, ProfileTrace, estimate_profile
@@ -19,8 +20,10 @@ __all__ = [
     "Training",
     "TrainingDiverged",
     "estimate_profile",
+    "inference_seconds",
     "load_network",
     "save_network",
     "super_resolve",
     "train",
+    "training_seconds",
 ]

@@ -99,6 +99,13 @@ def train(stack: Stack, config: EclareConfig, *, generator: torch.Generator, pro
     )
 
 
+def repeated_step(source: PatchSource, config: EclareConfig, device: torch.device) -> Callable[[], None]:
+    """One step of training after the other, for whoever wants to know how long they take."""
+    generator = torch.Generator()
+    learner = _Learner(config, source, generator, device)
+    return lambda: learner.learn(source.draw(config.batch, generator=generator))
+
+
 @dataclass(frozen=True, eq=False)
 class _Lessons:
     """Where pairs come from, and held-out ones to judge by."""

@@ -311,7 +311,8 @@ def _acquired_samples(fields: Mapping[str, Any]) -> dict[int, int]:
         return {}
     readout = fields.get("BaseResolution") or fields.get("FrequencyEncodingSteps")
     told = {phase: fields.get("AcquisitionMatrixPE"), 1 - phase: readout}
-    return {axis: int(n) for axis, n in told.items() if _millimetres(n) is not None}
+    counts = {axis: _millimetres(n) for axis, n in told.items()}  # any positive number
+    return {axis: int(n) for axis, n in counts.items() if n is not None}
 
 
 def _millimetres(value: Any) -> float | None:

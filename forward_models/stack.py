@@ -71,6 +71,11 @@ class Stack:
         """Slices of `as_measured` on the in-plane grid of this stack, as the scanner would have interpolated them."""
         return _in_plane(x, (self.slices.shape[0], self.slices.shape[1]))
 
+    def rows(self, count: int) -> "Stack":
+        """The first `count` rows, or all where there are fewer: a piece to time."""
+        count = min(count, self.slices.shape[0])
+        return replace(self, slices=self.slices[:count], resolved=(count, self.slices.shape[1]))
+
     def in_file_order(self, x: Float[Tensor, "a b z"]) -> Float[np.ndarray, "i j k"]:
         """Thin or thick slices in working order as an array of the file, in its units."""
         return np.ascontiguousarray(self.order.undo(x.numpy(force=True) * np.float32(self.scale)))

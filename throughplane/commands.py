@@ -249,6 +249,7 @@ def upsample(
     teller.notes(read.notes)
     if dry_run or run.verbose:
         teller.plan(planned, {target: kind for target, (_, kind) in carried.items()})
+    teller.cost(planned)
     if dry_run:
         return EXIT_OK
     with teller.progress() as progress:

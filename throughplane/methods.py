@@ -12,9 +12,10 @@ from torch import Tensor
 import eclare
 from eclare import EclareConfig, SavedNetwork, ThroughPlaneNetwork
 from forward_models import along, resampling_weights
-from forward_models.progress import Progress
-from forward_models.solve import total_variation_inverse
+from forward_models.progress import Progress, silent
+from forward_models.solve import total_variation_inverse, total_variation_seconds
 from forward_models.stack import Stack
+from forward_models.timing import seconds_of
 
 MethodName = Literal["eclare", "cubic", "inverse"]
 Preset = Literal["fast", "standard", "best"]
@@ -36,12 +37,15 @@ class Method:
     Attributes:
         run: (stack, preset, generator, progress) -> outcome.
         learns: whether preset and seed mean anything to it.
-        memory: peak bytes, and peak bytes per thin voxel; measured by benchmarks/cost.py.
+        memory: peak bytes, peak bytes per thin voxel, and the same per voxel of `Stack.as_measured`; measured by
+            benchmarks/cost.py.
+        seconds: (stack, preset) -> how long `run` will take, from pieces of it timed on this machine.
     """
 
     run: Callable[[Stack, Preset, torch.Generator, Progress], Outcome]
     learns: bool
-    memory: tuple[float, float]
+    memory: tuple[float, float, float]
+    seconds: Callable[[Stack, Preset], float]
 
 
 def cubic(stack: Stack, preset: Preset, generator: torch.Generator, progress: Progress) -> Outcome:
@@ -94,13 +98,32 @@ def applied_again(saved: SavedNetwork) -> "Method":
         thin = _on_grid_of(stack, stack.as_measured(), network, saved.config, progress)
         return Outcome(thin, {"network_sha256": saved.sha256}, saved)
 
-    return Method(run, learns=False, memory=METHODS["eclare"].memory)
+    def seconds(stack: Stack, preset: Preset) -> float:
+        del preset
+        return eclare.inference_seconds(stack.as_measured(), saved.config)
+
+    return Method(run, learns=False, memory=METHODS["eclare"].memory, seconds=seconds)
+
+
+def _cubic_seconds(stack: Stack, preset: Preset) -> float:
+    piece = stack.rows(stack.slices.shape[0] // 8)
+    return 8 * seconds_of(lambda: cubic(piece, preset, torch.Generator(), silent), stack.slices.device)
+
+
+def _inverse_seconds(stack: Stack, preset: Preset) -> float:
+    del preset
+    return total_variation_seconds(stack)
+
+
+def _learned_seconds(stack: Stack, preset: Preset) -> float:
+    config, measured = eclare.PRESETS[preset], stack.as_measured()
+    return eclare.training_seconds(measured, config) + eclare.inference_seconds(measured, config)
 
 
 METHODS: Mapping[MethodName, Method] = MappingProxyType(
     {
-        "eclare": Method(learned, learns=True, memory=(7.5e8, 40)),
-        "cubic": Method(cubic, learns=False, memory=(4e8, 12)),
-        "inverse": Method(inverse, learns=False, memory=(4e8, 58)),
+        "eclare": Method(learned, learns=True, memory=(7.5e8, 20, 20), seconds=_learned_seconds),
+        "cubic": Method(cubic, learns=False, memory=(4e8, 12, 0), seconds=_cubic_seconds),
+        "inverse": Method(inverse, learns=False, memory=(4e8, 58, 0), seconds=_inverse_seconds),
     }
 )

@@ -33,6 +33,7 @@ from forward_models.acquisition import ProfileFamily
 from forward_models.in_plane import InPlane, with_in_plane
 from forward_models.progress import Progress, silent
 from forward_models.stack import stack_of
+from forward_models.timing import seconds_of
 from forward_models.volume import Dtype
 from throughplane.device import (
     Stopwatch,
@@ -49,6 +50,7 @@ from throughplane.version import version
 
 DEFAULT_PRESET: Preset = "standard"
 DEFAULT_SEED = 0
+TIMED_SHARE = 16  # of the rows of a scan
 
 
 @dataclass(frozen=True)
@@ -127,8 +129,11 @@ class Plan:
     @property
     def memory_bytes(self) -> int:
         """Expected peak memory, interpreter and libraries included."""
-        fixed, per_voxel = self.method.memory
-        return int(fixed + per_voxel * np.prod(self.thin_shape))
+        fixed, per_voxel, per_measured = self.method.memory
+        acquisition = self.scan.acquisition
+        true_mm = acquisition.resolved_mm or acquisition.in_plane_mm
+        share = np.prod(acquisition.in_plane_mm) / np.prod(true_mm)
+        return int(fixed + (per_voxel + per_measured * share) * np.prod(self.thin_shape))
 
 
 @dataclass(frozen=True, eq=False)
@@ -263,6 +268,18 @@ def _thin_grid(scan: Scan, spacing_mm: float | None) -> SliceGrid:
             "mm; pass a smaller --spacing"
         )
     return thin
+
+
+def expected_seconds(plan: Plan) -> float:
+    """How long `carry_out` will take, from pieces of it timed now on this machine, in about two seconds."""
+    with threads(plan.threads), memory_errors_told(plan.device):
+        clock = Stopwatch()
+        stack = stack_of(plan.scan.volume, plan.scan.acquisition, plan.thin.spacing_mm).to(plan.device)
+        reading = clock.seconds
+        a, b, _ = stack.slices.shape
+        piece = torch.zeros(a // TIMED_SHARE + 1, b, plan.thin.count, device=plan.device)
+        writing = TIMED_SHARE * seconds_of(lambda: stack.in_file_order(piece), plan.device)
+        return reading + 2 * writing + plan.method.seconds(stack, plan.preset)  # the residual takes about as long
 
 
 def carry_out(plan: Plan, progress: Progress = silent) -> Result:

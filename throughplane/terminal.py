@@ -16,7 +16,7 @@ from forward_models import FlagConflict
 from forward_models.progress import Progress, silent
 from throughplane.companions import CompanionKind
 from throughplane.inspection import Inspection, as_record
-from throughplane.pipeline import Plan
+from throughplane.pipeline import Plan, expected_seconds
 from throughplane.profile import Estimate
 
 LINE_SECONDS = 15.0  # between lines where there is no terminal to draw a bar on
@@ -180,11 +180,16 @@ class Teller:
             ("in plane", _in_plane(acquisition.in_plane_mm, true_mm, acquisition.in_plane_source.value)),
             ("thin volume", f"{shape}, thin slices of {_mm(plan.thin.spacing_mm)}"),
             ("method", f"{plan.method_name}{preset}, on {plan.device}"),
-            ("memory", f"about {plan.memory_bytes / 2**30:.1f} GiB"),
             *(("also", f"{target} ({kind.value})") for target, kind in companions.items()),
         ]
         for name, text in rows:
             self._console.print(f"{name:>12}  {text}", highlight=False, markup=False, soft_wrap=True)
+
+    def cost(self, plan: Plan) -> None:
+        """What it will take. Timed here and now, so it is not worked out for nobody."""
+        if not self._quiet:
+            memory = f"{plan.memory_bytes / 2**30:.1f} GiB"
+            self._console.print(f"expected: {_duration(expected_seconds(plan))}, {memory}", highlight=False)
 
     def written(self, files: Sequence[Path], record: Mapping[str, Any]) -> None:
         """What came of it."""
@@ -204,6 +209,17 @@ class Teller:
         """A table, unless quiet."""
         if not self._quiet:
             self._console.print(table)
+
+
+def _duration(seconds: float) -> str:
+    """In words people use."""
+    if seconds < 5:
+        return "a few seconds"
+    if seconds < 90:
+        return f"about {5 * round(seconds / 5):.0f} seconds"
+    if seconds < 5400:
+        return f"about {seconds / 60:.0f} minutes"
+    return f"about {seconds / 3600:.1f} hours"
 
 
 def _mm(value: float) -> str:

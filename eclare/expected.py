@@ -1,0 +1,48 @@
+"""How long training and inference will take on this machine, from a few real steps."""
+
+from dataclasses import replace
+
+import torch
+
+from eclare.config import EclareConfig
+from eclare.inference import super_resolve
+from eclare.network import new_network, oversampling_for
+from eclare.pairs import PatchSource
+from eclare.training import repeated_step
+from forward_models import SliceGrid
+from forward_models.solve import total_variation_seconds
+from forward_models.stack import Stack
+from forward_models.timing import seconds_of
+
+TIMED_SLICES = 4
+TIMED_STEPS = 3
+TIMED_PIXELS = 16_000
+
+
+def training_seconds(stack: Stack, config: EclareConfig) -> float:
+    """Of `train`, not stopped early: steps as they are, the volumes that it learns from by their size.
+
+    Raises:
+        InputRefused: the slices are too small in plane to hold a patch.
+    """
+    device, selection = stack.slices.device, stack.selection
+    slices = SliceGrid(TIMED_SLICES, selection.thin.spacing_mm)
+    piece = torch.randn(*stack.slices.shape[:2], TIMED_SLICES, generator=torch.Generator()).to(device)
+    step = repeated_step(PatchSource(piece, slices, stack, config), config, device)
+    preparing = seconds_of(lambda: PatchSource(piece, slices, stack, config), device) / TIMED_SLICES
+    count = selection.thin.count if config.neighbours else selection.thick.count
+    seconds = config.steps * seconds_of(step, device, TIMED_STEPS) + (config.refreshes + 1) * count * preparing
+    if config.neighbours:
+        seconds += total_variation_seconds(stack)
+    return seconds + config.refreshes * inference_seconds(stack, replace(config, flips=False))
+
+
+def inference_seconds(stack: Stack, config: EclareConfig) -> float:
+    """Of `super_resolve`, from a few rows once."""
+    a, b, thick = stack.slices.shape
+    piece = stack.rows(max(1, TIMED_PIXELS // (b * thick)))
+    oversampling = oversampling_for(stack.selection.thick.spacing_mm, stack.selection.thin.spacing_mm)
+    network = new_network(config, oversampling, torch.Generator()).to(stack.slices.device).eval()
+    once = replace(config, flips=False)
+    seconds = seconds_of(lambda: super_resolve(piece, network, once), stack.slices.device)
+    return seconds * a / piece.slices.shape[0] * (4 if config.flips else 1)
