@@ -88,7 +88,7 @@ def edge_along(slices: Float[np.ndarray, "a b k"], axis: Literal[0, 1]) -> Edge:
     places = np.arange(*SEARCHED, 0.005)
     beyond = np.minimum(WINDOW, 0.995 - places)
     change = (at(places - WINDOW) - at(places)) / WINDOW - (at(places) - at(places + beyond)) / beyond
-    first = int(np.flatnonzero(change >= 0.9 * change.max())[0])  # behind a sharp edge, a stretch of them is alike
+    first = int(np.flatnonzero(change >= 0.8 * change.max())[0])  # behind a sharp edge, a stretch of them is alike
     return Edge(float(places[first]), float(change.max()))
 
 
