@@ -51,7 +51,7 @@ def in_own_process(path: Path, cell: str, method: str, preset: str) -> dict[str,
         return pool.apply(run_case, (path, cell, method, preset))
 
 
-def run_case(path: Path, cell: str, method: Any, preset: Any) -> dict[str, Any]:
+def run_case(path: Path, cell: str, method: Any, preset: Any, threads: int | None = None) -> dict[str, Any]:
     """Simulate, reconstruct, score."""
     thickness, gap = (float(number) for number in cell.split("|"))
     thin = read_volume(path)
@@ -65,6 +65,7 @@ def run_case(path: Path, cell: str, method: Any, preset: Any) -> dict[str, Any]:
         axis=axis,
         spacing_mm=thin.voxel_mm[axis],
         preset=preset if method == "eclare" else None,
+        threads=threads,
     )
     truth = np.asarray(truth_for(thin, profile, gap, axis).data, np.float32)
     mask = head_mask(truth)
