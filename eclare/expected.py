@@ -1,5 +1,6 @@
 """How long training and inference will take on this machine, from a few real steps."""
 
+import math
 from dataclasses import replace
 
 import torch
@@ -14,7 +15,7 @@ from forward_models.solve import total_variation_seconds
 from forward_models.stack import Stack
 from forward_models.timing import seconds_of
 
-TIMED_SLICES = 4
+TIMED_VOXELS_DEEP = 4
 TIMED_STEPS = 3
 TIMED_PIXELS = 16_000
 
@@ -26,10 +27,13 @@ def training_seconds(stack: Stack, config: EclareConfig) -> float:
         InputRefused: the slices are too small in plane to hold a patch.
     """
     device, selection = stack.slices.device, stack.selection
-    slices = SliceGrid(TIMED_SLICES, selection.thin.spacing_mm)
-    piece = torch.randn(*stack.slices.shape[:2], TIMED_SLICES, generator=torch.Generator()).to(device)
+    timed = math.ceil(
+        TIMED_VOXELS_DEEP * max(*stack.in_plane_mm, selection.thin.spacing_mm) / selection.thin.spacing_mm
+    )
+    slices = SliceGrid(timed, selection.thin.spacing_mm)
+    piece = torch.randn(*stack.slices.shape[:2], timed, generator=torch.Generator()).to(device)
     step = repeated_step(PatchSource(piece, slices, stack, config), config, device)
-    preparing = seconds_of(lambda: PatchSource(piece, slices, stack, config), device) / TIMED_SLICES
+    preparing = seconds_of(lambda: PatchSource(piece, slices, stack, config), device) / timed
     count = selection.thin.count if config.neighbours else selection.thick.count
     seconds = config.steps * seconds_of(step, device, TIMED_STEPS) + (config.refreshes + 1) * count * preparing
     if config.neighbours:

@@ -106,8 +106,9 @@ def applied_again(saved: SavedNetwork) -> "Method":
 
 
 def _cubic_seconds(stack: Stack, preset: Preset) -> float:
-    piece = stack.rows(stack.slices.shape[0] // 8)
-    return 8 * seconds_of(lambda: cubic(piece, preset, torch.Generator(), silent), stack.slices.device)
+    piece = stack.rows(stack.slices.shape[0] // 8 + 1)
+    share = piece.slices.shape[0] / stack.slices.shape[0]
+    return seconds_of(lambda: cubic(piece, preset, torch.Generator(), silent), stack.slices.device) / share
 
 
 def _inverse_seconds(stack: Stack, preset: Preset) -> float:
