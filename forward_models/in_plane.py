@@ -51,6 +51,8 @@ def with_in_plane(acquisition: Acquisition, volume: Volume, sidecar: Sidecar, in
         return acquisition
     axes = [axis for axis in range(3) if axis != acquisition.axis]
     shape = [volume.data.shape[axis] for axis in axes]
+    if isinstance(in_plane_mm, str) and in_plane_mm != "auto":
+        raise InputRefused(f"in_plane_mm={in_plane_mm!r}; expected 'auto', None, or one or two lengths in mm")
     if in_plane_mm != "auto":
         stated = _stated(in_plane_mm, acquisition.in_plane_mm, shape)
         return replace(acquisition, resolved_mm=stated, in_plane_source=Source.FLAG)

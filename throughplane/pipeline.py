@@ -279,7 +279,7 @@ def expected_seconds(plan: Plan) -> float:
         a, b, _ = stack.slices.shape
         piece = torch.zeros(a // TIMED_SHARE + 1, b, plan.thin.count, device=plan.device)
         writing = seconds_of(lambda: stack.in_file_order(piece), plan.device) * a / piece.shape[0]
-        return reading + 2 * writing + plan.method.seconds(stack, plan.preset)  # the residual takes about as long
+        return reading + 3 * writing + plan.method.seconds(stack, plan.preset)  # noise and residual are worked out too
 
 
 def carry_out(plan: Plan, progress: Progress = silent) -> Result:
