@@ -35,7 +35,10 @@ def training_seconds(stack: Stack, config: EclareConfig) -> float:
     step = repeated_step(PatchSource(piece, slices, stack, config), config, device)
     preparing = seconds_of(lambda: PatchSource(piece, slices, stack, config), device) / timed
     count = selection.thin.count if config.neighbours else selection.thick.count
-    seconds = config.steps * seconds_of(step, device, TIMED_STEPS) + (config.refreshes + 1) * count * preparing
+    seconds = (
+        config.steps * seconds_of(step, device, repeats=TIMED_STEPS, warmed_up=True)
+        + (config.refreshes + 1) * count * preparing
+    )
     if config.neighbours:
         seconds += total_variation_seconds(stack)
     return seconds + config.refreshes * inference_seconds(stack, replace(config, flips=False))

@@ -106,7 +106,7 @@ def applied_again(saved: SavedNetwork) -> "Method":
 
 
 def _cubic_seconds(stack: Stack, preset: Preset) -> float:
-    piece = stack.rows(stack.slices.shape[0] // 8 + 1)
+    piece = stack.rows(stack.slices.shape[0] // 4 + 1)
     share = piece.slices.shape[0] / stack.slices.shape[0]
     return seconds_of(lambda: cubic(piece, preset, torch.Generator(), silent), stack.slices.device) / share
 

@@ -50,7 +50,7 @@ from throughplane.version import version
 
 DEFAULT_PRESET: Preset = "standard"
 DEFAULT_SEED = 0
-TIMED_SHARE = 16  # of the rows of a scan
+TIMED_SHARE = 4  # of the rows of a scan: one in so many
 
 
 @dataclass(frozen=True)
