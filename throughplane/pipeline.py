@@ -277,7 +277,7 @@ def expected_seconds(plan: Plan) -> float:
         stack = stack_of(plan.scan.volume, plan.scan.acquisition, plan.thin.spacing_mm).to(plan.device)
         reading = clock.seconds
         a, b, _ = stack.slices.shape
-        piece = torch.zeros(a // TIMED_SHARE + 1, b, plan.thin.count, device=plan.device)
+        piece = torch.ones(a // TIMED_SHARE + 1, b, plan.thin.count, device=plan.device)
         writing = seconds_of(lambda: stack.in_file_order(piece), plan.device) * a / piece.shape[0]
         return reading + 3 * writing + plan.method.seconds(stack, plan.preset)  # noise and residual are worked out too
 
