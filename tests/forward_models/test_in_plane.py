@@ -170,11 +170,6 @@ def test_impossible_sizes_are_refused(stated):
         found(stored(head()), stated)
 
 
-def test_an_unknown_word_is_refused():
-    with pytest.raises(InputRefused, match="in_plane_mm='sharp'; expected 'auto', None, or one or two lengths in mm"):
-        found(stored(head()), "sharp")
-
-
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
