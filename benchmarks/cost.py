@@ -1,52 +1,68 @@
-"""Seconds and peak memory of every method and preset, beside what --dry-run announces.
+"""Seconds and peak memory of every method and preset, beside what `upsample` announces.
 
-    python benchmarks/cost.py [--shape 200,200,40] [--in-plane 1] [--spacing 5] [--presets fast,standard,best]
+    python benchmarks/cost.py [--shape 200,200,40] [--in-plane 1] [--thickness 5] [--gap 0] [--scan SCAN.nii.gz]
+        [--presets fast,standard,best] [--threads 2] [--steps N]
 
-The scan is made of random blobs: neither time nor memory depends on what is in it, unless training stops early. Each
-method runs in a process of its own.
+Without --scan, the scan is made of random blobs: neither time nor memory depends on what is in it, unless training
+stops early. Each method runs in a process of its own. --steps shortens training, to know memory only.
 """
 
 import argparse
 import multiprocessing
+from dataclasses import replace
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from throughplane.pipeline import Acquired, How, carry_out, plan, read_scan
+import eclare
+from throughplane.device import Stopwatch
+from throughplane.pipeline import Acquired, How, carry_out, expected_seconds, plan, read_scan
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", default="200,200,40")
     parser.add_argument("--in-plane", type=float, default=1.0)
-    parser.add_argument("--spacing", type=float, default=5.0)
+    parser.add_argument("--thickness", type=float, default=5.0)
+    parser.add_argument("--gap", type=float, default=0.0)
+    parser.add_argument("--scan")
     parser.add_argument("--presets", default="fast,standard,best")
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--steps", type=int)
     arguments = parser.parse_args()
-    shape = tuple(int(n) for n in arguments.shape.split(","))
-    rows = [("cubic", None), ("inverse", None), *(("eclare", preset) for preset in arguments.presets.split(","))]
-    print("| method | seconds | peak GiB | announced GiB |\n|---|---|---|---|")
-    for method, preset in rows:
+    presets = [preset for preset in arguments.presets.split(",") if preset]
+    print("| method | announced s | took s | announced GiB | peak GiB | seconds to announce |\n" + "|---" * 6 + "|")
+    for method, preset in [("cubic", None), ("inverse", None), *(("eclare", preset) for preset in presets)]:
         with multiprocessing.get_context("spawn").Pool(1) as pool:
-            cost = pool.apply(run, (shape, arguments.in_plane, arguments.spacing, method, preset))
-        name = method if preset is None else f"{method} {preset}"
-        print(f"| {name} | {cost['seconds']:.0f} | {cost['peak']:.2f} | {cost['announced']:.2f} |", flush=True)
+            cells = pool.apply(run, (arguments, method, preset))
+        print("| " + " | ".join([method if preset is None else f"{method} {preset}", *cells]) + " |", flush=True)
 
 
-def run(
-    shape: tuple[int, int, int], in_plane_mm: float, spacing_mm: float, method: Any, preset: Any
-) -> dict[str, float]:
-    blobs = gaussian_filter(np.random.default_rng(0).normal(size=shape), (2, 2, 0.5)).astype(np.float32)
-    image = nib.Nifti1Image(1000 * np.abs(blobs), np.diag([in_plane_mm, in_plane_mm, spacing_mm, 1]))
-    image.header.set_xyzt_units("mm")
-    planned = plan(read_scan(image, Acquired()), How(method, preset=preset, device="cpu"))
+def run(arguments: argparse.Namespace, method: Any, preset: Any) -> list[str]:
+    if preset is not None and arguments.steps is not None:
+        eclare.PRESETS[preset] = replace(eclare.PRESETS[preset], steps=arguments.steps)
+    scan = blobs(arguments) if arguments.scan is None else arguments.scan
+    thickness = arguments.thickness if arguments.scan is None else None
+    how = How(method, preset=preset, device="cpu", threads=arguments.threads)
+    planned = plan(read_scan(scan, Acquired(thickness, in_plane_mm="auto")), how)
+    clock = Stopwatch()
+    expected = expected_seconds(planned)
+    announcing = clock.seconds
     record = carry_out(planned).record
-    return {
-        "seconds": record["seconds"],
-        "peak": record["peak_memory_bytes"] / 2**30,
-        "announced": planned.memory_bytes / 2**30,
-    }
+    announced, peak = planned.memory_bytes / 2**30, record["peak_memory_bytes"] / 2**30
+    seconds = record["seconds"]
+    return [f"{expected:.1f}", f"{seconds:.1f}", f"{announced:.2f}", f"{peak:.2f}", f"{announcing:.1f}"]
+
+
+def blobs(arguments: argparse.Namespace) -> nib.Nifti1Image:
+    shape = tuple(int(n) for n in arguments.shape.split(","))
+    data = gaussian_filter(np.random.default_rng(0).normal(size=shape), (2, 2, 0.5)).astype(np.float32)
+    voxels = [arguments.in_plane, arguments.in_plane, arguments.thickness + arguments.gap]
+    image = nib.Nifti1Image(1000 * np.abs(data), np.diag([*voxels, 1]))
+    image.header.set_xyzt_units("mm")
+    return image
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """ECLARE: super-resolution learned from the scan itself (Remedios et al., arXiv 2503.11787)."""
 
 from eclare.config import PRESETS, BlockKind, EclareConfig
+from eclare.expected import inference_seconds, training_seconds
 from eclare.inference import super_resolve
 from eclare.network import ThroughPlaneNetwork
 from eclare.pretraining import StartingNetwork
@@ -21,9 +22,11 @@ __all__ = [
     "Training",
     "TrainingDiverged",
     "estimate_profile",
+    "inference_seconds",
     "load_network",
     "load_starting_network",
     "save_network",
     "super_resolve",
     "train",
+    "training_seconds",
 ]

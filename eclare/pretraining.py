@@ -186,7 +186,8 @@ def _draw_lesson(config: PretrainingConfig, draw_head: DrawHead, generator: torc
     thick = SliceGrid(config.network.patch_slices, spacing_mm)
     selection = slice_selection(thick, thin_grid_for(thick, VOXEL_MM), profile)
     order = WorkingOrder((0, 1, 2), (False, False, False))
-    stack = Stack(head, (VOXEL_MM, VOXEL_MM), selection, 1.0, order)
+    resolved = (head.shape[0], head.shape[1])
+    stack = Stack(head, (VOXEL_MM, VOXEL_MM), selection, 1.0, order, resolved)
     source = PatchSource(head, SliceGrid(head.shape[2], VOXEL_MM), stack, config.network)
     return _Lesson(source, grid_change(source.thick, source.thin, _oversampling(selection)), selection)
 

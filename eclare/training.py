@@ -1,5 +1,6 @@
 """Training on one scan."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -113,6 +114,13 @@ def train(
     interpolation_rmse = learner.interpolation_rmse(lessons.judged)
     network = learner.network.eval()
     return Training(network, config, step, tuple(watch.errors), interpolation_rmse, watch.gave_up)
+
+
+def repeated_step(source: PatchSource, config: EclareConfig, network: ThroughPlaneNetwork) -> Callable[[], None]:
+    """One step of training after the other, for whoever wants to know how long they take."""
+    generator = torch.Generator()
+    learner = _Learner(config, source, network)
+    return lambda: learner.learn(source.draw(config.batch, generator=generator))
 
 
 @dataclass(frozen=True, eq=False)

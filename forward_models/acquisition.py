@@ -54,6 +54,9 @@ class Acquisition:
         profile: what a slice sees along its normal; its full width at half maximum is the slice thickness.
         sources: where axis, spacing, thickness and profile come from.
         notes: assumptions and contradictions that a user should know of, one line each.
+        resolved_mm: true voxel sizes in plane, larger than `in_plane_mm` where the scanner interpolated; None takes
+            those of the file (`forward_models.in_plane`).
+        in_plane_source: where `resolved_mm` comes from.
     """
 
     axis: int
@@ -62,6 +65,8 @@ class Acquisition:
     profile: SliceProfile
     sources: Sources
     notes: tuple[str, ...] = ()
+    resolved_mm: tuple[float, float] | None = None
+    in_plane_source: Source = Source.HEADER
 
     @property
     def spacing_mm(self) -> float:
@@ -80,8 +85,10 @@ class Acquisition:
 
     @property
     def thin_mm(self) -> float:
-        """The thin slice spacing that suits this scan: its coarser in-plane voxel size."""
-        return max(self.in_plane_mm)
+        """The thin slice spacing that suits this scan: its coarser true in-plane voxel size, that of the file where
+        the true one is no finer than the slices."""
+        true_mm = max(self.resolved_mm or self.in_plane_mm)
+        return true_mm if true_mm <= self.thickness_mm and true_mm < self.spacing_mm else max(self.in_plane_mm)
 
 
 @dataclass(frozen=True)
@@ -91,12 +98,14 @@ class Sidecar:
     Attributes:
         thickness_mm, spacing_mm, acquisition_type: None where it does not say, or nothing that can be used.
         unusable: why not, by the name of the field; a refusal for whoever needs that field.
+        samples: acquired along an array axis, by that axis, where it says so.
     """
 
     thickness_mm: float | None = None
     spacing_mm: float | None = None
     acquisition_type: str | None = None
     unusable: Mapping[str, str] = field(default_factory=dict)
+    samples: Mapping[int, int] = field(default_factory=dict)
 
     def require(self, key: str) -> None:
         """Refuse a field that is there and cannot be used.
@@ -142,6 +151,7 @@ def read_sidecar(path: Path) -> Sidecar:
         spacing_mm=_millimetres(fields.get("SpacingBetweenSlices")),
         acquisition_type=kind if isinstance(kind, str) else None,
         unusable=unusable,
+        samples=_acquired_samples(fields),
     )
 
 
@@ -289,6 +299,20 @@ def _spacing_notes(spacing: float, sidecar: Sidecar) -> list[str]:
         f"the sidecar's SpacingBetweenSlices = {tag:g} contradicts the positions, {spacing:.4g} mm apart; "
         "positions are followed"
     ]
+
+
+def _acquired_samples(fields: Mapping[str, Any]) -> dict[int, int]:
+    """How many samples were acquired along the in-plane axes, as dcm2niix tells it: slices are stacked along axis 2."""
+    direction = fields.get("PhaseEncodingDirection") or fields.get("PhaseEncodingAxis")
+    if direction is None:  # the DICOM row is the first axis of the file
+        direction = {"ROW": "i", "COL": "j"}.get(str(fields.get("InPlanePhaseEncodingDirectionDICOM")), "")
+    phase = {"i": 0, "j": 1}.get(str(direction)[:1])
+    if phase is None:
+        return {}
+    readout = fields.get("BaseResolution") or fields.get("FrequencyEncodingSteps")
+    told = {phase: fields.get("AcquisitionMatrixPE"), 1 - phase: readout}
+    counts = {axis: _millimetres(n) for axis, n in told.items()}  # any positive number
+    return {axis: int(n) for axis, n in counts.items() if n is not None}
 
 
 def _millimetres(value: Any) -> float | None:

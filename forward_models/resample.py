@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 from jaxtyping import Float, Float64
+from scipy.fft import dct
 from scipy.interpolate import make_interp_spline
 from torch import Tensor
 
@@ -30,6 +31,18 @@ def resampling_weights(source: SliceGrid, target: SliceGrid) -> Float64[Tensor, 
     if target.spacing_mm <= source.spacing_mm:
         return _spline_weights(source, target)
     return torch.linalg.pinv(_spline_weights(target, source))
+
+
+def band_limited_weights(source: int, target: int) -> Float64[Tensor, "target source"]:
+    """Matrix from `source` to `target` samples of the same field of view that keeps what frequencies they share.
+
+    To fewer samples it cuts k-space, to more it fills k-space with zeros: the two undo one another, exactly for images
+    that were filled up before. Frequencies are those of the cosine transform, that is of the image mirrored at its
+    edges, so that opposite edges need not match.
+    """
+    shared = min(source, target)
+    forward, back = (dct(np.eye(n), norm="ortho", axis=0)[:shared] for n in (source, target))
+    return torch.from_numpy(np.sqrt(target / source) * back.T @ forward)
 
 
 def _spline_weights(coarse: SliceGrid, fine: SliceGrid) -> Float64[Tensor, "fine coarse"]:

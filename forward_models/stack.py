@@ -11,7 +11,8 @@ from torch import Tensor
 from forward_models.acquisition import Acquisition
 from forward_models.grids import thin_grid_for
 from forward_models.intensity import intensity_scale
-from forward_models.selection import SliceSelection, slice_selection
+from forward_models.resample import band_limited_weights
+from forward_models.selection import SliceSelection, along, slice_selection
 from forward_models.volume import Volume
 
 
@@ -45,6 +46,8 @@ class Stack:
         selection: W from the thin grid to these slices, along the last axis.
         scale: a power of two, so that dividing by it is undone exactly.
         order: how to get back to the order of the file.
+        resolved: how many voxels along a and b would hold all that was measured; fewer than there are where the
+            scanner interpolated.
     """
 
     slices: Float[Tensor, "a b thick"]
@@ -52,10 +55,26 @@ class Stack:
     selection: SliceSelection
     scale: float
     order: WorkingOrder
+    resolved: tuple[int, int]
 
     def to(self, device: torch.device) -> "Stack":
         """The same stack with its slices on `device`."""
         return replace(self, slices=self.slices.to(device))
+
+    def as_measured(self) -> "Stack":
+        """The same stack with voxels as large as what was measured: the scanner's interpolation undone."""
+        shape = self.slices.shape[:2]
+        sizes = tuple(mm * n / kept for mm, n, kept in zip(self.in_plane_mm, shape, self.resolved, strict=True))
+        return replace(self, slices=_in_plane(self.slices, self.resolved), in_plane_mm=(sizes[0], sizes[1]))
+
+    def interpolated(self, x: Float[Tensor, "a b z"]) -> Float[Tensor, "i j z"]:
+        """Slices of `as_measured` on the in-plane grid of this stack, as the scanner would have interpolated them."""
+        return _in_plane(x, (self.slices.shape[0], self.slices.shape[1]))
+
+    def rows(self, count: int) -> "Stack":
+        """The first `count` rows, or all where there are fewer: a piece to time."""
+        count = min(count, self.slices.shape[0])
+        return replace(self, slices=self.slices[:count], resolved=(count, self.slices.shape[1]))
 
     def in_file_order(self, x: Float[Tensor, "a b z"]) -> Float[np.ndarray, "i j k"]:
         """Thin or thick slices in working order as an array of the file, in its units."""
@@ -72,13 +91,30 @@ def stack_of(volume: Volume, acquisition: Acquisition, thin_mm: float) -> Stack:
     slices, scale = scaled_slices(volume, order)
     thin = thin_grid_for(acquisition.slices, thin_mm)
     in_plane = tuple(volume.voxel_mm[axis] for axis in order.axes[:2])
+    resolved = _resolved(acquisition, slices.shape[:2], swapped=order.axes[0] > order.axes[1])
     return Stack(
         slices=slices,
         in_plane_mm=(in_plane[0], in_plane[1]),
         selection=slice_selection(acquisition.slices, thin, acquisition.profile),
         scale=scale,
         order=order,
+        resolved=resolved,
     )
+
+
+def _in_plane(x: Float[Tensor, "a b z"], shape: tuple[int, int]) -> Float[Tensor, "i j z"]:
+    for axis, count in enumerate(shape):
+        if count != x.shape[axis]:
+            x = along(axis, band_limited_weights(x.shape[axis], count), x)
+    return x.contiguous()
+
+
+def _resolved(acquisition: Acquisition, shape: tuple[int, ...], swapped: bool) -> tuple[int, int]:
+    """Voxels of the true size that fill the field of view, in working order."""
+    true_mm = acquisition.resolved_mm or acquisition.in_plane_mm
+    ratios = [mm / true for mm, true in zip(acquisition.in_plane_mm, true_mm, strict=True)]
+    a, b = (round(n * ratio) for n, ratio in zip(shape, ratios[::-1] if swapped else ratios, strict=True))
+    return a, b
 
 
 def scaled_slices(volume: Volume, order: WorkingOrder) -> tuple[Float[Tensor, "a b z"], float]:

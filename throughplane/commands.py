@@ -13,6 +13,7 @@ from cyclopts import Group, Parameter
 if TYPE_CHECKING:  # at run time each command imports what it needs, so that --help comes at once
     from forward_models import SliceProfile, Volume
     from forward_models.acquisition import ProfileFamily
+    from forward_models.in_plane import InPlane
     from throughplane.outputs import Writer
     from throughplane.terminal import Teller
 
@@ -58,7 +59,11 @@ class MethodFlags:
     """eclare learns from the scan itself, as does smore, its predecessor; inverse regularises, cubic interpolates."""
 
     spacing: float | None = None
-    """Thin slice spacing in mm. By default the coarser in-plane voxel size."""
+    """Thin slice spacing in mm. By default the coarser true in-plane voxel size."""
+
+    in_plane_mm: Annotated[tuple[str, ...] | None, Parameter(consume_multiple=True, negative=())] = None
+    """True voxel size in plane, one or two lengths in mm: what the scanner interpolated is undone before learning.
+    auto (the default) finds it, file trusts the voxels."""
 
     preset: Preset | None = None
     """Cost of a method that learns: fast, standard (the default) or best."""
@@ -239,7 +244,8 @@ def upsample(
     others = [how.save_network] if how.save_network else []
     _check_outputs([out, *(target for _, target in companions)], inputs, run, others)
     profile = None if acquired.profile is None else _profile_flag(acquired.profile)
-    read = read_scan(scan, Acquired(acquired.thickness, acquired.gap, profile, acquired.axis, acquired.volume))
+    known = Acquired(acquired.thickness, acquired.gap, profile, acquired.axis, acquired.volume, _in_plane_flag(how))
+    read = read_scan(scan, known)
     _check_storable(out, read.volume, run)
     network = None if how.network is None else load_network(how.network)
     chosen = How(
@@ -261,6 +267,7 @@ def upsample(
     teller.notes(read.notes)
     if dry_run or run.verbose:
         teller.plan(planned, {target: kind for target, (_, kind) in carried.items()})
+    teller.cost(planned)
     if dry_run:
         return EXIT_OK
     with teller.progress() as progress:
@@ -434,6 +441,27 @@ def _profile_flag(text: str) -> "ProfileFamily | SliceProfile":
 
     families: dict[str, ProfileFamily] = {"gaussian": Gaussian, "box": Box, "slr": slr}
     return families[text] if text in families else load_profile(Path(text))
+
+
+def _in_plane_flag(how: MethodFlags) -> "InPlane":
+    """What --in-plane-mm says."""
+    from forward_models import FlagConflict
+
+    words = how.in_plane_mm
+    if words is None:
+        return "auto"
+    said = f"--in-plane-mm {' '.join(words)}"
+    if how.method != "eclare" and how.spacing is not None:
+        raise FlagConflict(f"{said} would be ignored: --method {how.method} learns nothing and --spacing is given")
+    if words in (("auto",), ("file",)):
+        return "auto" if words == ("auto",) else None
+    try:
+        sizes = [float(word) for word in words]
+    except ValueError:
+        sizes = []
+    if len(sizes) not in (1, 2):
+        raise FlagConflict(f"{said}; expected auto, file, or one or two lengths in mm")
+    return sizes[0], sizes[-1]
 
 
 def _profile_of(text: str, thickness: float | None) -> "SliceProfile":

@@ -17,6 +17,7 @@ from forward_models import (
     require_usable,
     thin_grid_for,
 )
+from forward_models.in_plane import with_in_plane
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def inspect(volume: Volume, sidecar: Sidecar, name: str) -> Inspection:
     """Work out how a scan was acquired, or why it cannot be super-resolved."""
     try:
         require_usable(volume, name)
-        return Inspection(name, volume, acquisition_of(volume, sidecar), None)
+        return Inspection(name, volume, with_in_plane(acquisition_of(volume, sidecar), volume, sidecar, "auto"), None)
     except InputRefused as refusal:
         return Inspection(name, volume, None, str(refusal))
 
@@ -100,6 +101,9 @@ def acquisition_record(volume: Volume, acquisition: Acquisition) -> dict[str, An
         "thickness_mm": acquisition.thickness_mm,
         "thickness_source": sources.thickness.value,
         "gap_mm": acquisition.gap_mm,
+        "in_plane_mm": list(acquisition.in_plane_mm),
+        "in_plane_resolution_mm": list(acquisition.resolved_mm or acquisition.in_plane_mm),
+        "in_plane_resolution_source": acquisition.in_plane_source.value,
         "profile": acquisition.profile.name,
         "profile_fwhm_mm": acquisition.profile.fwhm_mm,
         "profile_source": sources.profile.value,

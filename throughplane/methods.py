@@ -10,14 +10,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 import eclare
-from eclare import EclareConfig, SavedNetwork, StartingNetwork
+from eclare import EclareConfig, SavedNetwork, StartingNetwork, ThroughPlaneNetwork
 from forward_models import along, resampling_weights, slice_selection, slr
-from forward_models.progress import Progress
-from forward_models.solve import total_variation_inverse
+from forward_models.progress import Progress, silent
+from forward_models.solve import total_variation_inverse, total_variation_seconds
 from forward_models.stack import Stack
+from forward_models.timing import seconds_of
 
 MethodName = Literal["eclare", "smore", "cubic", "inverse"]
 Preset = Literal["fast", "standard", "best"]
+LEARNED_MEMORY = (7.5e8, 20, 20)  # see `Method`
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,12 +38,15 @@ class Method:
     Attributes:
         run: (stack, preset, generator, progress) -> outcome.
         learns: whether preset and seed mean anything to it.
-        memory: peak bytes, and peak bytes per thin voxel; measured by benchmarks/cost.py.
+        memory: peak bytes, peak bytes per thin voxel, and the same per voxel of `Stack.as_measured`; measured by
+            benchmarks/cost.py.
+        seconds: (stack, preset) -> how long `run` will take, from pieces of it timed on this machine.
     """
 
     run: Callable[[Stack, Preset, torch.Generator, Progress], Outcome]
     learns: bool
-    memory: tuple[float, float]
+    memory: tuple[float, float, float]
+    seconds: Callable[[Stack, Preset], float]
 
 
 def cubic(stack: Stack, preset: Preset, generator: torch.Generator, progress: Progress) -> Outcome:
@@ -61,7 +66,10 @@ def inverse(stack: Stack, preset: Preset, generator: torch.Generator, progress: 
 
 
 def learned(start: StartingNetwork | None, consistent: bool) -> "Method":
-    """ECLARE: a network trained on the scan's own in-plane patches, from where others taught it or from scratch."""
+    """ECLARE: a network trained on the scan's own in-plane patches, as sharp as they were measured.
+
+    It starts from what others taught it, or from scratch.
+    """
 
     def run(stack: Stack, preset: Preset, generator: torch.Generator, progress: Progress) -> Outcome:
         config = replace(eclare.PRESETS[preset], consistent=consistent)
@@ -69,7 +77,10 @@ def learned(start: StartingNetwork | None, consistent: bool) -> "Method":
         sha256 = None if start is None else start.sha256
         return replace(outcome, details={**outcome.details, "init_sha256": sha256, "consistent": consistent})
 
-    return Method(run, learns=True, memory=(7.5e8, 40))
+    def seconds(stack: Stack, preset: Preset) -> float:
+        return _learned_seconds(stack, eclare.PRESETS[preset], start)
+
+    return Method(run, learns=True, memory=LEARNED_MEMORY, seconds=seconds)
 
 
 def smore(stack: Stack, preset: Preset, generator: torch.Generator, progress: Progress) -> Outcome:
@@ -88,10 +99,25 @@ def _learned(
     generator: torch.Generator,
     progress: Progress,
 ) -> Outcome:
-    training = eclare.train(stack, config, generator=generator, start=start, progress=progress)
-    thin = eclare.super_resolve(stack, training.network, training.config, progress=progress)
+    measured = stack.as_measured()
+    training = eclare.train(measured, config, generator=generator, start=start, progress=progress)
+    thin = _on_grid_of(stack, measured, training.network, training.config, progress)
     trained_for = eclare.TrainedFor.of(stack.selection)
     return Outcome(thin, training.record(), SavedNetwork(training.network, training.config, trained_for))
+
+
+def _on_grid_of(
+    stack: Stack, measured: Stack, network: ThroughPlaneNetwork, config: EclareConfig, progress: Progress
+) -> Float[Tensor, "a b thin"]:
+    """What the network makes of the scan as it was measured, interpolated in plane as the scanner did it.
+
+    Then made to explain the interpolated scan too: taking magnitudes left in it what is not in the measured one.
+    """
+    thin = eclare.super_resolve(measured, network, config, progress=progress)
+    if measured.slices.shape == stack.slices.shape:
+        return thin
+    thin = stack.interpolated(thin)
+    return stack.selection.consistent(thin, stack.slices) if config.consistent else thin
 
 
 def applied_again(saved: SavedNetwork, consistent: bool) -> "Method":
@@ -102,17 +128,41 @@ def applied_again(saved: SavedNetwork, consistent: bool) -> "Method":
         saved.require_fit(stack.selection)
         network = saved.network.to(stack.slices.device)
         config = replace(saved.config, consistent=consistent)
-        thin = eclare.super_resolve(stack, network, config, progress=progress)
+        thin = _on_grid_of(stack, stack.as_measured(), network, config, progress)
         return Outcome(thin, {"network_sha256": saved.sha256, "consistent": consistent}, saved)
 
-    return Method(run, learns=False, memory=METHODS["eclare"].memory)
+    def seconds(stack: Stack, preset: Preset) -> float:
+        del preset
+        return eclare.inference_seconds(stack.as_measured(), saved.config)
+
+    return Method(run, learns=False, memory=METHODS["eclare"].memory, seconds=seconds)
+
+
+def _cubic_seconds(stack: Stack, preset: Preset) -> float:
+    piece = stack.rows(stack.slices.shape[0] // 4 + 1)
+    share = piece.slices.shape[0] / stack.slices.shape[0]
+    return seconds_of(lambda: cubic(piece, preset, torch.Generator(), silent), stack.slices.device) / share
+
+
+def _inverse_seconds(stack: Stack, preset: Preset) -> float:
+    del preset
+    return total_variation_seconds(stack)
+
+
+def _smore_seconds(stack: Stack, preset: Preset) -> float:
+    return _learned_seconds(stack, eclare.PRESETS[preset].as_smore(), None)
+
+
+def _learned_seconds(stack: Stack, config: EclareConfig, start: StartingNetwork | None) -> float:
+    measured = stack.as_measured()
+    return eclare.training_seconds(measured, config, start) + eclare.inference_seconds(measured, config)
 
 
 METHODS: Mapping[MethodName, Method] = MappingProxyType(
     {
         "eclare": learned(start=None, consistent=True),
-        "smore": Method(smore, learns=True, memory=(7.5e8, 40)),
-        "cubic": Method(cubic, learns=False, memory=(4e8, 12)),
-        "inverse": Method(inverse, learns=False, memory=(4e8, 58)),
+        "smore": Method(smore, learns=True, memory=LEARNED_MEMORY, seconds=_smore_seconds),
+        "cubic": Method(cubic, learns=False, memory=(4e8, 12, 0), seconds=_cubic_seconds),
+        "inverse": Method(inverse, learns=False, memory=(4e8, 58, 0), seconds=_inverse_seconds),
     }
 )

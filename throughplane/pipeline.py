@@ -30,8 +30,10 @@ from forward_models import (
     volume_from_image,
 )
 from forward_models.acquisition import ProfileFamily
+from forward_models.in_plane import InPlane, with_in_plane
 from forward_models.progress import Progress, silent
 from forward_models.stack import stack_of
+from forward_models.timing import seconds_of
 from forward_models.volume import Dtype
 from throughplane.device import (
     Stopwatch,
@@ -49,6 +51,7 @@ from throughplane.version import version
 DEFAULT_PRESET: Preset = "standard"
 DEFAULT_SEED = 0
 NO_START = "none"
+TIMED_SHARE = 4  # of the rows of a scan: one in so many
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ class Acquired:
     profile: ProfileFamily | SliceProfile | None = None
     axis: int | None = None
     volume: int | None = None
+    in_plane_mm: InPlane = None
 
 
 @dataclass(frozen=True)
@@ -126,8 +130,11 @@ class Plan:
     @property
     def memory_bytes(self) -> int:
         """Expected peak memory, interpreter and libraries included."""
-        fixed, per_voxel = self.method.memory
-        return int(fixed + per_voxel * np.prod(self.thin_shape))
+        fixed, per_voxel, per_measured = self.method.memory
+        acquisition = self.scan.acquisition
+        true_mm = acquisition.resolved_mm or acquisition.in_plane_mm
+        share = np.prod(acquisition.in_plane_mm) / np.prod(true_mm)
+        return int(fixed + (per_voxel + per_measured * share) * np.prod(self.thin_shape))
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,6 +165,7 @@ def super_resolve(
     profile: ProfileFamily | SliceProfile | None = None,
     axis: int | None = None,
     volume: int | None = None,
+    in_plane_mm: InPlane = "auto",
     spacing_mm: float | None = None,
     preset: Preset | None = None,
     device: str = "auto",
@@ -178,7 +186,9 @@ def super_resolve(
         profile: a family of `forward_models` (`Gaussian`, `Box`, `slr`) or a sampled profile; default Gaussian.
         axis: array axis of the slices; by default the one with the largest voxels.
         volume: which volume of a 4-D file.
-        spacing_mm: of the thin slices; by default the coarser in-plane voxel size.
+        in_plane_mm: true voxel size in plane, one or two in the order of the file; `auto` finds out whether the scanner
+            interpolated, None trusts the file.
+        spacing_mm: of the thin slices; by default the coarser true in-plane voxel size.
         preset: cost of methods that learn: `fast`, `standard` (default) or `best`.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         threads: CPU threads; by default as many as torch chooses.
@@ -194,7 +204,7 @@ def super_resolve(
         FlagConflict: arguments contradict each other, or one would be ignored.
         throughplane.OutOfMemory: with what to do.
     """
-    read = read_scan(scan, Acquired(thickness_mm, gap_mm, profile, axis, volume))
+    read = read_scan(scan, Acquired(thickness_mm, gap_mm, profile, axis, volume, in_plane_mm))
     how = How(method, spacing_mm, preset, seed, network, init, consistent, device, threads)
     return carry_out(plan(read, how), progress)
 
@@ -215,7 +225,7 @@ def read_scan(scan: str | Path | nib.spatialimages.SpatialImage, acquired: Acqui
         gap_mm=acquired.gap_mm,
         profile=acquired.profile,
     )
-    return Scan(name, volume, acquisition)
+    return Scan(name, volume, with_in_plane(acquisition, volume, sidecar, acquired.in_plane_mm))
 
 
 def plan(scan: Scan, how: How) -> Plan:
@@ -282,6 +292,18 @@ def _thin_grid(scan: Scan, spacing_mm: float | None) -> SliceGrid:
             "mm; pass a smaller --spacing"
         )
     return thin
+
+
+def expected_seconds(plan: Plan) -> float:
+    """How long `carry_out` will take, from pieces of it timed now on this machine, in about two seconds."""
+    with threads(plan.threads), memory_errors_told(plan.device):
+        clock = Stopwatch()
+        stack = stack_of(plan.scan.volume, plan.scan.acquisition, plan.thin.spacing_mm).to(plan.device)
+        reading = clock.seconds
+        a, b, _ = stack.slices.shape
+        piece = torch.ones(a // TIMED_SHARE + 1, b, plan.thin.count, device=plan.device)
+        writing = seconds_of(lambda: stack.in_file_order(piece), plan.device) * a / piece.shape[0]
+        return reading + 3 * writing + plan.method.seconds(stack, plan.preset)  # noise and residual are worked out too
 
 
 def carry_out(plan: Plan, progress: Progress = silent) -> Result:

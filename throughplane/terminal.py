@@ -16,7 +16,7 @@ from forward_models import FlagConflict
 from forward_models.progress import Progress, silent
 from throughplane.companions import CompanionKind
 from throughplane.inspection import Inspection, as_record
-from throughplane.pipeline import Plan
+from throughplane.pipeline import Plan, expected_seconds
 from throughplane.profile import Estimate
 
 LINE_SECONDS = 15.0  # between lines where there is no terminal to draw a bar on
@@ -119,10 +119,21 @@ def _acquisition_rows(record: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("spacing", f"{record['spacing_mm']:.4g} mm (positions)"),
         ("thickness", f"{record['thickness_mm']:.4g} mm ({record['thickness_source']})"),
         ("gap", f"{record['gap_mm'] + 0.0:.4g} mm"),
+        (
+            "in plane",
+            _in_plane(record["in_plane_mm"], record["in_plane_resolution_mm"], record["in_plane_resolution_source"]),
+        ),
         ("profile", f"{record['profile']}, FWHM {record['profile_fwhm_mm']:.4g} mm ({record['profile_source']})"),
         ("noise", f"{record['noise_sd']:.4g} (in-plane standard deviation)"),
         ("thin slices", f"{record['thin_slices']} of {record['thin_spacing_mm']:.4g} mm, {record['factor']:.3g} times"),
     ]
+
+
+def _in_plane(voxel_mm: Sequence[float], true_mm: Sequence[float], source: str) -> str:
+    if list(true_mm) == list(voxel_mm):
+        return f"as sharp as its voxels ({source})"
+    sizes, finer = (" x ".join(f"{mm:.4g}" for mm in both) for both in (true_mm, voxel_mm))
+    return f"measured at {sizes} mm, interpolated to {finer} mm ({source})"
 
 
 def stdout() -> Console:
@@ -160,18 +171,25 @@ class Teller:
             return
         acquisition, scan = plan.scan.acquisition, plan.scan.volume
         shape = " x ".join(map(str, plan.thin_shape))
+        true_mm = acquisition.resolved_mm or acquisition.in_plane_mm
         preset = f", preset {plan.preset}, seed {plan.seed}" if plan.method.learns else ""
         rows = [
             ("scan", f"{plan.scan.name}, {' x '.join(map(str, scan.data.shape))}, slice axis {acquisition.axis}"),
             ("slices", f"{_mm(acquisition.thickness_mm)} thick every {_mm(acquisition.spacing_mm)}"),
             ("profile", f"{acquisition.profile.name}, FWHM {_mm(acquisition.profile.fwhm_mm)}"),
+            ("in plane", _in_plane(acquisition.in_plane_mm, true_mm, acquisition.in_plane_source.value)),
             ("thin volume", f"{shape}, thin slices of {_mm(plan.thin.spacing_mm)}"),
             ("method", f"{plan.method_name}{preset}, on {plan.device}"),
-            ("memory", f"about {plan.memory_bytes / 2**30:.1f} GiB"),
             *(("also", f"{target} ({kind.value})") for target, kind in companions.items()),
         ]
         for name, text in rows:
             self._console.print(f"{name:>12}  {text}", highlight=False, markup=False, soft_wrap=True)
+
+    def cost(self, plan: Plan) -> None:
+        """What it will take. Timed here and now, so it is not worked out for nobody."""
+        if not self._quiet:
+            memory = f"{plan.memory_bytes / 2**30:.1f} GiB"
+            self._console.print(f"expected: {_duration(expected_seconds(plan))}, {memory}", highlight=False)
 
     def written(self, files: Sequence[Path], record: Mapping[str, Any]) -> None:
         """What came of it."""
@@ -191,6 +209,17 @@ class Teller:
         """A table, unless quiet."""
         if not self._quiet:
             self._console.print(table)
+
+
+def _duration(seconds: float) -> str:
+    """In words people use."""
+    if seconds < 5:
+        return "a few seconds"
+    if seconds < 90:
+        return f"about {5 * round(seconds / 5):.0f} seconds"
+    if seconds < 5400:
+        return f"about {seconds / 60:.0f} minutes"
+    return f"about {seconds / 3600:.1f} hours"
 
 
 def _mm(value: float) -> str:
