@@ -15,9 +15,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from priors.card import model_card
-from priors.checkpoint import Json, preprocess_record, save_checkpoint
+from priors.checkpoint import preprocess_record, save_checkpoint
 from priors.corpus import Corpus
 from priors.denoiser import Prior, new_denoiser
+from priors.folders import Json
 from priors.learner import Learner, TrainingConfig, config_record, new_learner, train_state
 from priors.noise import Preconditioning
 from priors.pace import Schedule, WorkClock, stop_on_signal

@@ -13,10 +13,10 @@ from priors.checkpoint import (
     load_checkpoint,
     load_train_state,
     preprocess_record,
-    recover,
     save_checkpoint,
 )
 from priors.denoiser import new_denoiser
+from priors.folders import recover
 from priors.noise import NoiseLevels
 from priors.planes import Plane
 from tests.priors.conftest import TINY
