@@ -14,7 +14,10 @@ from priors.augment import GAINS
 from priors.data import RANGE_PERCENTILE, SPACING_MM
 from priors.denoiser import DenoiserConfig, Prior, new_denoiser
 from priors.folders import (
+    CARD,
     CONFIG,
+    DATA,
+    PREPROCESS,
     WEIGHTS,
     Json,
     check_hash,
@@ -28,7 +31,6 @@ from priors.noise import NoiseLevels
 from priors.planes import Plane
 
 FORMAT = "throughplane prior, slices, 1"
-PREPROCESS, DATA, CARD = "preprocess.json", "data.json", "README.md"
 HASHED = (WEIGHTS, PREPROCESS, DATA)
 TRAIN_STATE = "train_state.safetensors"
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from forward_models import InputRefused, file_sha256
 
 CONFIG, WEIGHTS = "config.json", "weights.safetensors"
+PREPROCESS, DATA, CARD = "preprocess.json", "data.json", "README.md"
 PICKLES = (".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".bin")
 Json = dict[str, Any]
 

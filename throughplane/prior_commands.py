@@ -183,7 +183,8 @@ def prior_show(
     """
     del debug
     _require_networks()
-    from priors.checkpoint import CARD, load_checkpoint
+    from priors.checkpoint import load_checkpoint
+    from priors.folders import CARD
     from priors.shipped import find_prior
 
     folder = find_prior(prior)
