@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from forward_models import Gaussian, simulate, volume_from_image
-from priors.adapt import AdaptConfig, adapt, in_plane_slices
+from priors.adapt import AdaptConfig, adapt, in_plane_slices, pixel_mm_for
 from priors.checkpoint import load_checkpoint
 from priors.data import HeadScan, read_scan
 from priors.denoiser import Prior
@@ -30,14 +30,14 @@ NOISE_SD = 0.02
 AXIS = 2
 
 
-def thick_slices(scan: HeadScan, thickness_mm: float) -> tuple[torch.Tensor, Plane]:
+def thick_slices(scan: HeadScan, thickness_mm: float, pixel_mm: float) -> tuple[torch.Tensor, Plane]:
     """Slices of an axial scan of the head, with noise."""
     image = nib.Nifti1Image(scan.voxels.float().numpy(), np.eye(4))
     image.header.set_xyzt_units("mm")
     thin = volume_from_image(image)
     generator = torch.Generator().manual_seed(0)
     thick = simulate(thin, Gaussian(thickness_mm), 0.0, axis=AXIS, noise_sd=NOISE_SD, generator=generator)
-    return in_plane_slices(thick, AXIS)
+    return in_plane_slices(thick, AXIS, pixel_mm)
 
 
 def scores(prior: Prior, slices: tuple[FixedSlice, ...]) -> dict[tuple[str, float], float]:
@@ -56,11 +56,13 @@ def main() -> None:
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("scans", type=Path, nargs="+")
     parser.add_argument("--thickness", type=float, default=5.0)
+    parser.add_argument("--pixel", type=float, help="mm at which slices are shown; default: by thickness")
     parser.add_argument("--steps", type=int, default=AdaptConfig.steps)
     parser.add_argument("--learning-rate", type=float, default=AdaptConfig.learning_rate)
     parser.add_argument("--other-labels", type=float, default=AdaptConfig.other_labels)
     args = parser.parse_args()
     prior = load_checkpoint(args.checkpoint).prior
+    pixel_mm = pixel_mm_for(args.thickness) if args.pixel is None else args.pixel
     config = AdaptConfig(args.steps, learning_rate=args.learning_rate, other_labels=args.other_labels, half=True)
     print(f"| scan | plane | {' | '.join(f'sigma {sigma:g}' for sigma in SIGMAS)} | seconds |")
     print(f"|---|---|{'---|' * (len(SIGMAS) + 1)}")
@@ -71,7 +73,9 @@ def main() -> None:
         slices = fixed_slices((scan,), SHARES)
         before = scores(prior, slices)
         began = time.perf_counter()
-        adapted = adapt(prior, *thick_slices(scan, args.thickness), config, generator=torch.Generator().manual_seed(0))
+        adapted = adapt(
+            prior, *thick_slices(scan, args.thickness, pixel_mm), config, generator=torch.Generator().manual_seed(0)
+        )
         seconds = time.perf_counter() - began
         after = scores(adapted, slices)
         for plane in (plane.name.lower() for plane in Plane):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from forward_models import InputRefused, volume_from_image
-from priors.adapt import AdaptConfig, adapt, in_plane_slices
+from priors.adapt import AdaptConfig, adapt, in_plane_slices, pixel_mm_for
 from priors.denoiser import Prior, new_denoiser
 from priors.patches import Batch
 from priors.planes import Plane
@@ -102,6 +102,13 @@ def test_slices_come_at_one_millimetre_air_zero_and_bright_near_one():
     assert len(slices) <= 12
     assert slices.min() == 0
     assert 0.5 < slices.max() < 2
+
+
+def test_thicker_slices_are_shown_on_larger_pixels():
+    assert [pixel_mm_for(thickness_mm) for thickness_mm in (2.0, 5.0)] == [1.0, 2.0]
+    image = nib_image(head_phantom((32, 36, 12)), (1.0, 1.0, 5.0))
+    slices, _ = in_plane_slices(volume_from_image(image), 2, pixel_mm_for(5.0))
+    assert slices.shape[1:] == (16, 18)
 
 
 def test_a_scan_of_nothing_is_refused():
