@@ -184,6 +184,12 @@ def _check_consistency(folder: Path, config: Json, preprocess: Json, data: Json,
             )
     if preprocess.get("orientation") != "RAS":
         raise InputRefused(f"{folder / PREPROCESS} says orientation {preprocess.get('orientation')}; expected RAS")
+    stated_range = preprocess["intensity"].get("robust_maximum_range")
+    if stated_range != list(GAINS):
+        raise InputRefused(
+            f"{folder / PREPROCESS} says robust_maximum_range is {stated_range}; this version scales scans to "
+            f"{list(GAINS)}, use the version that trained it"
+        )
 
 
 def _number(metadata: Mapping[str, str], name: str) -> float | None:

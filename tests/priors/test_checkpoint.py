@@ -134,6 +134,11 @@ def contradict_range_everywhere(folder):
     edit(folder, "config.json", denoiser={**config_fields(TINY), "sigma_data": 0.5})
 
 
+def contradict_scaling(folder):
+    content = json.loads((folder / "preprocess.json").read_text())
+    edit(folder, "preprocess.json", intensity={**content["intensity"], "robust_maximum_range": [0, 255]})
+
+
 def contradict_orientation(folder):
     edit(folder, "preprocess.json", orientation="LPS")
 
@@ -155,6 +160,7 @@ def contradict_metadata(folder):
         (contradict_spacing_everywhere, r"says spacing_mm is 2.0, weights.safetensors says 1.0"),
         (contradict_range, r"says intensity sigma_data is 0.5, config.json says 0.35"),
         (contradict_range_everywhere, r"says intensity sigma_data is 0.5, weights.safetensors says 0.35"),
+        (contradict_scaling, r"says robust_maximum_range is \[0, 255\]; this version scales scans to \[0.7, 1.42\]"),
         (contradict_orientation, "says orientation LPS; expected RAS"),
         (contradict_architecture, "does not hold the network that config.json describes"),
         (contradict_metadata, "weights.safetensors says None"),
