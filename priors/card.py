@@ -1,6 +1,10 @@
 """The README of a checkpoint: what the prior is, what it learned from, what it must not be trusted with."""
 
+import shutil
+from pathlib import Path
 from typing import Any
+
+from priors.folders import CARD, CONFIG, DATA, PREPROCESS, Json, read_json, replace_folder, write_json
 
 
 def model_card(config: dict[str, Any], preprocess: dict[str, Any], data: dict[str, Any]) -> str:
@@ -8,6 +12,7 @@ def model_card(config: dict[str, Any], preprocess: dict[str, Any], data: dict[st
     reached = config["reached"]
     training = config["training"]
     psnr = "\n".join(f"| {sigma} | {db:.2f} |" for sigma, db in reached["validation_psnr_db"].items())
+    evaluation = _evaluated(config["evaluation"]) if "evaluation" in config else ""
     return f"""# A diffusion prior of head MRI slices
 
 A denoiser D(x, sigma) of 2-D slices (sagittal, coronal, axial; {preprocess["spacing_mm"]:g} mm pixels, RAS), trained to
@@ -24,7 +29,7 @@ range 1:
 | sigma | PSNR |
 |---|---|
 {psnr}
-
+{evaluation}
 ## What it learned from
 
 {_listed(data["train"])}
@@ -49,3 +54,39 @@ were not made to reproduce anyone, but nobody has proved that they cannot.
 
 def _listed(scans: list[dict[str, str]]) -> str:
     return "\n".join(f"- {scan['file']}: {scan['contrast']}, {scan['licence']}" for scan in scans)
+
+
+def _evaluated(evaluation: dict[str, Any]) -> str:
+    rows = evaluation["rows"]
+    columns = list(rows[0])
+    lines = [" | ".join(columns), " | ".join("---" for _ in columns)]
+    lines += [" | ".join(str(row[column]) for column in columns) for row in rows]
+    table = "\n".join(f"| {line} |" for line in lines)
+    settings = "\n".join(f"- {line}" for line in evaluation["settings"])
+    return f"""
+## Against classical denoising
+
+Mean PSNR in dB over the head on validation slices, two per plane and scan; sigma is the share of the intensity range;
+`gain` is over the best of the others. Made by `python benchmarks/prior_denoising.py FOLDER SCANS --write-card`.
+
+{table}
+
+{evaluation["verdict"]}. Settings of the classical methods, chosen on training heads:
+
+{settings}
+"""
+
+
+def add_evaluation(folder: Path, evaluation: Json) -> None:
+    """Keep an evaluation in config.json of a checkpoint, and show it in its model card. Weights stay as they are."""
+    config = {**read_json(folder, CONFIG), "evaluation": evaluation}
+    card = model_card(config, read_json(folder, PREPROCESS), read_json(folder, DATA))
+
+    def fill(new: Path) -> None:
+        for path in folder.iterdir():
+            if path.name not in (CONFIG, CARD):
+                shutil.copy2(path, new / path.name)
+        write_json(new / CONFIG, config)
+        (new / CARD).write_text(card)
+
+    replace_folder(folder, fill)

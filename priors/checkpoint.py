@@ -1,15 +1,11 @@
 """A prior on disk: a folder of JSON and safetensors whose files vouch for each other. Nothing in it can run."""
 
 import json
-import shutil
-import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -17,21 +13,26 @@ from forward_models import InputRefused, file_sha256
 from priors.augment import GAINS
 from priors.data import RANGE_PERCENTILE, SPACING_MM
 from priors.denoiser import DenoiserConfig, Prior, new_denoiser
+from priors.folders import (
+    CARD,
+    CONFIG,
+    DATA,
+    PREPROCESS,
+    WEIGHTS,
+    Json,
+    check_hash,
+    read_json,
+    read_tensors,
+    refuse_pickles,
+    replace_folder,
+    write_json,
+)
 from priors.noise import NoiseLevels
 from priors.planes import Plane
 
 FORMAT = "throughplane prior, slices, 1"
-CONFIG, WEIGHTS, PREPROCESS, DATA, CARD = (
-    "config.json",
-    "weights.safetensors",
-    "preprocess.json",
-    "data.json",
-    "README.md",
-)
 HASHED = (WEIGHTS, PREPROCESS, DATA)
 TRAIN_STATE = "train_state.safetensors"
-PICKLES = (".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".bin")
-Json = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -97,17 +98,17 @@ def save_checkpoint(
     def fill(new: Path) -> None:
         weights = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in network.items()}
         save_file(weights, new / WEIGHTS, metadata=_weights_metadata(preprocess))
-        _write_json(new / PREPROCESS, preprocess)
-        _write_json(new / DATA, data)
+        write_json(new / PREPROCESS, preprocess)
+        write_json(new / DATA, data)
         (new / CARD).write_text(card)
         if train_state is not None:
             tensors, numbers = train_state
             stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
             save_file(stored, new / TRAIN_STATE, metadata={"numbers": json.dumps(numbers)})
         hashes = {name: file_sha256(new / name) for name in HASHED}
-        _write_json(new / CONFIG, {"format": FORMAT, **config, "sha256": hashes})
+        write_json(new / CONFIG, {"format": FORMAT, **config, "sha256": hashes})
 
-    _replace_folder(folder, fill)
+    replace_folder(folder, fill)
 
 
 def load_checkpoint(folder: Path, dtype: torch.dtype = torch.float32) -> Checkpoint:
@@ -116,14 +117,14 @@ def load_checkpoint(folder: Path, dtype: torch.dtype = torch.float32) -> Checkpo
     Raises:
         InputRefused: a file is missing, damaged or a pickle, a hash is wrong, or the files contradict each other.
     """
-    _refuse_pickles(folder)
-    config = _read_json(folder, CONFIG)
+    refuse_pickles(folder)
+    config = read_json(folder, CONFIG)
     if config.get("format") != FORMAT:
         raise InputRefused(f"{folder / CONFIG} has format {config.get('format')!r}; this version reads {FORMAT!r}")
     for name in HASHED:
-        _check_hash(folder / name, config.get("sha256", {}).get(name))
-    preprocess, data = _read_json(folder, PREPROCESS), _read_json(folder, DATA)
-    weights, metadata = _read_tensors(folder / WEIGHTS)
+        check_hash(folder / name, config.get("sha256", {}).get(name))
+    preprocess, data = read_json(folder, PREPROCESS), read_json(folder, DATA)
+    weights, metadata = read_tensors(folder / WEIGHTS)
     _check_consistency(folder, config, preprocess, data, metadata)
     denoiser = DenoiserConfig(**{**config["denoiser"], "channels": tuple(config["denoiser"]["channels"])})
     network = new_denoiser(denoiser)
@@ -144,15 +145,8 @@ def load_train_state(folder: Path) -> tuple[dict[str, Tensor], Json]:
     path = folder / TRAIN_STATE
     if not path.exists():
         raise InputRefused(f"{folder} holds no {TRAIN_STATE}: it cannot be resumed; start from its weights instead")
-    tensors, metadata = _read_tensors(path)
+    tensors, metadata = read_tensors(path)
     return tensors, json.loads(metadata["numbers"])
-
-
-def recover(folder: Path) -> None:
-    """Put back the previous checkpoint if a crash struck between removing it and moving the new one in."""
-    previous = _previous(folder)
-    if not folder.exists() and previous.exists():
-        previous.rename(folder)
 
 
 def config_fields(config: object) -> Json:
@@ -190,73 +184,13 @@ def _check_consistency(folder: Path, config: Json, preprocess: Json, data: Json,
             )
     if preprocess.get("orientation") != "RAS":
         raise InputRefused(f"{folder / PREPROCESS} says orientation {preprocess.get('orientation')}; expected RAS")
+    stated_range = preprocess["intensity"].get("robust_maximum_range")
+    if stated_range != list(GAINS):
+        raise InputRefused(
+            f"{folder / PREPROCESS} says robust_maximum_range is {stated_range}; this version scales scans to "
+            f"{list(GAINS)}, use the version that trained it"
+        )
 
 
 def _number(metadata: Mapping[str, str], name: str) -> float | None:
     return json.loads(metadata[name]) if name in metadata else None
-
-
-def _refuse_pickles(folder: Path) -> None:
-    if folder.is_file():
-        raise InputRefused(f"{folder} is a file; expected a checkpoint folder with {CONFIG} and {WEIGHTS}")
-    if not folder.is_dir():
-        raise InputRefused(f"{folder} does not exist; expected a checkpoint folder")
-    pickles = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES)
-    if pickles:
-        raise InputRefused(
-            f"{folder} holds {', '.join(pickles)}, which could run code when read; convert to {WEIGHTS} and remove it"
-        )
-
-
-def _check_hash(path: Path, expected: str | None) -> None:
-    if not path.exists():
-        raise InputRefused(f"{path} is missing; copy the checkpoint folder again")
-    if file_sha256(path) != expected:
-        raise InputRefused(
-            f"{path} has sha256 {file_sha256(path)[:12]}..., {CONFIG} expects {str(expected)[:12]}...; "
-            "it was changed or damaged, copy it again"
-        )
-
-
-def _read_json(folder: Path, name: str) -> Json:
-    try:
-        content = json.loads((folder / name).read_text())
-    except FileNotFoundError:
-        raise InputRefused(f"{folder / name} is missing; copy the checkpoint folder again") from None
-    except ValueError as error:
-        raise InputRefused(f"{folder / name} is not readable JSON ({error}); copy the folder again") from None
-    if not isinstance(content, dict):
-        raise InputRefused(f"{folder / name} holds a {type(content).__name__}; expected a JSON object")
-    return content
-
-
-def _read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except SafetensorError as error:
-        raise InputRefused(f"{path} is not a safetensors file ({error}); copy it again") from None
-
-
-def _write_json(path: Path, content: Json) -> None:
-    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
-
-
-def _replace_folder(folder: Path, fill: Callable[[Path], None]) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    new = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    previous = _previous(folder)
-    try:
-        fill(new)
-        new.chmod(0o755)
-        if folder.exists():
-            shutil.rmtree(previous, ignore_errors=True)
-            folder.rename(previous)
-        new.rename(folder)
-        shutil.rmtree(previous, ignore_errors=True)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
-
-
-def _previous(folder: Path) -> Path:
-    return folder.with_name(f".{folder.name}-previous")

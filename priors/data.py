@@ -112,15 +112,26 @@ def canonical(volume: Volume) -> Shaped[np.ndarray, "r a s"]:
 
 def one_millimetre(volume: Volume) -> Float32[Tensor, "r a s"]:
     """RAS voxels of 1 mm; resampled without aliasing, and not at all along axes that have 1 mm already."""
-    turn = nib.orientations.io_orientation(volume.affine)
-    spacing_mm = [0.0, 0.0, 0.0]
-    for size_mm, world_axis in zip(volume.voxel_mm, turn[:, 0].astype(int), strict=True):
-        spacing_mm[world_axis] = size_mm
     voxels = torch.from_numpy(canonical(volume).astype(np.float32))
-    for axis, size_mm in enumerate(spacing_mm):
+    for axis, size_mm in enumerate(_canonical_voxel_mm(volume)):
         if abs(size_mm - SPACING_MM) > SAME_SPACING_MM:
             voxels = resample(voxels, size_mm, SPACING_MM, axis)
     return voxels
+
+
+def canonical_slices(
+    volume: Volume, axis: int
+) -> tuple[Float32[Tensor, "slice rows columns"], tuple[float, float], Plane]:
+    """Slices along array axis `axis` in RAS order, their pixel sizes in mm, and their plane."""
+    plane = Plane(int(nib.orientations.io_orientation(volume.affine)[axis, 0]))
+    slices = torch.from_numpy(canonical(volume).astype(np.float32)).movedim(plane.value, 0).contiguous()
+    rows_mm, columns_mm = (mm for world, mm in enumerate(_canonical_voxel_mm(volume)) if world != plane.value)
+    return slices, (rows_mm, columns_mm), plane
+
+
+def _canonical_voxel_mm(volume: Volume) -> list[float]:
+    turn = nib.orientations.io_orientation(volume.affine)
+    return [volume.voxel_mm[int(np.flatnonzero(turn[:, 0] == world)[0])] for world in range(3)]
 
 
 def normalised(voxels: Float32[Tensor, "r a s"]) -> Float32[Tensor, "r a s"]:

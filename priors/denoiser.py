@@ -135,16 +135,16 @@ def unfold(x: Float[Tensor, "batch 4 rows columns"]) -> Float[Tensor, "batch row
 
 
 def pad_to_multiple(
-    x: Float[Tensor, "batch rows columns"], multiple: int
-) -> tuple[Float[Tensor, "batch padded_rows padded_columns"], tuple[slice, slice, slice]]:
-    """`x` padded on both sides to multiples of `multiple`, and the index that undoes it.
+    x: Float[Tensor, "batch *size"], multiple: int
+) -> tuple[Float[Tensor, "batch *padded_size"], tuple[slice, ...]]:
+    """Slices or volumes padded on all sides to multiples of `multiple`, and the index that undoes it.
 
     Mirror images continue head and noise alike; slices too small for them repeat their edge.
     """
-    missing = [-size % multiple for size in x.shape[1:]]
+    sizes = x.shape[1:]
+    missing = [-size % multiple for size in sizes]
     before = [m // 2 for m in missing]
-    pads = [before[1], missing[1] - before[1], before[0], missing[0] - before[0]]
-    mirrors = all(m - b < size for m, b, size in zip(missing, before, x.shape[1:], strict=True))
+    pads = [p for m, b in zip(missing[::-1], before[::-1], strict=True) for p in (b, m - b)]
+    mirrors = all(m - b < size for m, b, size in zip(missing, before, sizes, strict=True))
     padded = F.pad(x, pads, mode="reflect" if mirrors else "replicate")
-    rows, columns = (slice(b, b + size) for b, size in zip(before, x.shape[1:], strict=True))
-    return padded, (slice(None), rows, columns)
+    return padded, (slice(None), *(slice(b, b + size) for b, size in zip(before, sizes, strict=True)))

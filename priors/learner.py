@@ -10,9 +10,10 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor
 
 from forward_models import InputRefused
-from priors.checkpoint import Json, config_fields, load_checkpoint, load_train_state, recover
+from priors.checkpoint import config_fields, load_checkpoint, load_train_state
 from priors.corpus import Corpus
 from priors.denoiser import DenoiserConfig, SliceDenoiser, new_denoiser
+from priors.folders import Json, recover
 from priors.patches import PatchConfig
 
 Precision = Literal["no", "bf16"]

@@ -1,7 +1,8 @@
-"""Noise levels, the preconditioning of the denoiser, and conversions between what networks predict.
+"""Noise levels, the preconditioning of the denoiser, and conversions between states at a noise level.
 
 Throughout, x = x0 + sigma * n with n standard normal: variance exploding, sigma in the intensity units of x0.
 A variance-preserving state is z = alpha * x0 + s * n with alpha^2 + s^2 = 1; then z / alpha is x at sigma = s / alpha.
+What published networks predict is in `schedules.py`.
 """
 
 import math
@@ -93,26 +94,6 @@ def alpha_from_sigma(sigma: float) -> float:
 def sigma_from_alpha(alpha: float) -> float:
     """Inverse of `alpha_from_sigma`."""
     return math.sqrt(1 / alpha**2 - 1)
-
-
-def v_from_x0(z: Float[Tensor, "..."], x0: Float[Tensor, "..."], alpha: float) -> Float[Tensor, "..."]:
-    """v = alpha n - s x0 for a variance-preserving z (Salimans and Ho 2022): v = (alpha z - x0) / s."""
-    return (alpha * z - x0) / math.sqrt(1 - alpha**2)
-
-
-def x0_from_v(z: Float[Tensor, "..."], v: Float[Tensor, "..."], alpha: float) -> Float[Tensor, "..."]:
-    """x0 = alpha z - s v."""
-    return alpha * z - math.sqrt(1 - alpha**2) * v
-
-
-def flow_from_x0(z: Float[Tensor, "..."], x0: Float[Tensor, "..."], time: float) -> Float[Tensor, "..."]:
-    """Velocity n - x0 of the straight path z = (1 - t) x0 + t n: (z - x0) / t."""
-    return (z - x0) / time
-
-
-def x0_from_flow(z: Float[Tensor, "..."], flow: Float[Tensor, "..."], time: float) -> Float[Tensor, "..."]:
-    """x0 = z - t flow."""
-    return z - time * flow
 
 
 def sigma_from_time(time: float) -> float:

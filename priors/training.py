@@ -15,9 +15,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from priors.card import model_card
-from priors.checkpoint import Json, preprocess_record, save_checkpoint
+from priors.checkpoint import preprocess_record, save_checkpoint
 from priors.corpus import Corpus
 from priors.denoiser import Prior, new_denoiser
+from priors.folders import Json
 from priors.learner import Learner, TrainingConfig, config_record, new_learner, train_state
 from priors.noise import Preconditioning
 from priors.pace import Schedule, WorkClock, stop_on_signal
@@ -71,6 +72,7 @@ def train(
     writer = _Writer(config, corpus, out, fixed_slices(corpus.validation), accelerator.device)
     clock = WorkClock(learner.worked_minutes)
     began_minutes = saved_minutes = clock.minutes
+    told = report if accelerator.is_main_process else _silent
     first_step, losses = learner.step, deque[float](maxlen=SMOOTHED_STEPS)
     with stop_on_signal() as stopping:
         for batch in _batches(patches, config, schedule, learner.step, accelerator):
@@ -94,7 +96,7 @@ def train(
                 psnr = writer.save(learner, mean(losses)) if accelerator.is_main_process else None
                 clock.skip()
                 saved_minutes = clock.minutes
-            report(
+            told(
                 Progress(
                     step=learner.step,
                     patches=learner.step * config.batch_size * accelerator.num_processes,
@@ -116,6 +118,10 @@ def denoising_loss(
     """E[ weight(sigma) |D(x0 + sigma n) - x0|^2 ], equation 2 of Karras et al. 2022 with their weight."""
     estimate = denoise(batch.clean + batch.sigma[:, None, None] * batch.noise, batch.sigma, batch.plane)
     return (edm.loss_weight(batch.sigma) * ((estimate - batch.clean) ** 2).mean(dim=(1, 2))).mean()
+
+
+def _silent(_progress: Progress) -> None:
+    """Of several processes only the main one speaks."""
 
 
 def _anyone(says: bool, accelerator: Accelerator) -> bool:

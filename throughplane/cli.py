@@ -31,6 +31,13 @@ app.command(
 )
 app.command("throughplane.commands:profile", help="Estimate the slice profile from the scan itself (experimental).")
 app.command("throughplane.commands:demo", help="Degrade a packaged head to thick slices and back, with a picture.")
+app.command("throughplane.prior_commands:train_prior", help="Train a prior of head MRI slices.")
+prior = App(name="prior", help="Priors of head MRI: what there is, what it is, whether it is intact.")
+prior.command("throughplane.prior_commands:prior_list", name="list", help="List priors: one line each.")
+prior.command("throughplane.prior_commands:prior_show", name="show", help="Show the model card of a prior.")
+prior.command("throughplane.prior_commands:prior_verify", name="verify", help="Check that a prior is intact.")
+prior.command("throughplane.prior_commands:prior_sample", name="sample", help="Draw slices from a prior alone.")
+app.command(prior)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -74,6 +81,8 @@ def _failure(error: Exception, message: str) -> str:
     """What went wrong though the input was fine: known to happen, or a bug."""
     from eclare import TrainingDiverged
 
+    if isinstance(error, FloatingPointError):
+        return f"training diverged: {message}; the last checkpoint is intact; try a lower --learning-rate"
     if isinstance(error, TrainingDiverged):
         return f"training diverged: {message}; nothing was written; try another --seed, or --method inverse"
     return f"unexpected {type(error).__name__}: {message}; please report it with the output of --debug"

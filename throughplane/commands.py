@@ -384,7 +384,7 @@ def _profile_targets(out: Path | None, plot: Path | None) -> list[Path]:
         if path is not None and path.suffix != suffix:
             raise InputRefused(f"output {path} must end in {suffix}")
     if plot is not None:
-        _require_installed("--plot", "report", "matplotlib")
+        require_installed("--plot", "report", "matplotlib")
     return [path for path in (out, plot) if path is not None]
 
 
@@ -418,7 +418,7 @@ def demo(
         Show tracebacks.
     """
     del debug  # `main` looks for it
-    _require_installed("the demo", "demo", "nilearn", "skimage", "matplotlib")
+    require_installed("the demo", "demo", "nilearn", "skimage", "matplotlib")
     from throughplane.demo import run_demo
     from throughplane.terminal import Teller
 
@@ -426,7 +426,7 @@ def demo(
     return EXIT_OK
 
 
-def _require_installed(what: str, extra: str, *packages: str) -> None:
+def require_installed(what: str, extra: str, *packages: str) -> None:
     """Refuse `what` where packages are missing that only `extra` brings."""
     from forward_models import InputRefused
 

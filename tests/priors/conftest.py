@@ -4,10 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from priors.checkpoint import config_fields, preprocess_record, save_checkpoint
 from priors.corpus import Corpus, read_corpus
-from priors.denoiser import DenoiserConfig
+from priors.denoiser import DenoiserConfig, SliceDenoiser, new_denoiser
 from priors.learner import TrainingConfig
+from priors.noise import NoiseLevels
 from priors.patches import PatchConfig
 from priors.synthetic import KNOWN_LABELS
 from tests.conftest import head_phantom, save
@@ -35,6 +38,18 @@ def save_label_maps(folder: Path) -> Path:
     save(folder / "seg.nii.gz", labels.astype(np.int16), np.eye(4))
     assert set(np.unique(labels)) <= set(KNOWN_LABELS)
     return folder
+
+
+def save_tiny_prior(folder: Path, seed: int = 0, **options) -> SliceDenoiser:
+    """A checkpoint of an untrained network whose last layer is not zero."""
+    torch.manual_seed(seed)
+    network = new_denoiser(TINY)
+    with torch.no_grad():
+        network.unet.conv_out.weight.normal_()
+    preprocess = preprocess_record(TINY, NoiseLevels(), ["T1w"])
+    config = {"denoiser": config_fields(TINY)}
+    save_checkpoint(folder, network.state_dict(), config, preprocess, {"spacing_mm": 1.0}, "# card", **options)
+    return network
 
 
 @pytest.fixture(scope="session")

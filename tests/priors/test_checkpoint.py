@@ -12,32 +12,17 @@ from priors.checkpoint import (
     config_fields,
     load_checkpoint,
     load_train_state,
-    preprocess_record,
-    recover,
-    save_checkpoint,
 )
-from priors.denoiser import new_denoiser
-from priors.noise import NoiseLevels
+from priors.folders import recover
 from priors.planes import Plane
-from tests.priors.conftest import TINY
+from tests.priors.conftest import TINY, save_tiny_prior
 
 STATE = ({"moment": torch.arange(3.0)}, {"step": 7})
 
 
-def write(folder, seed=0, **options):
-    torch.manual_seed(seed)
-    network = new_denoiser(TINY)
-    with torch.no_grad():
-        network.unet.conv_out.weight.normal_()
-    preprocess = preprocess_record(TINY, NoiseLevels(), ["T1w"])
-    config = {"denoiser": config_fields(TINY)}
-    save_checkpoint(folder, network.state_dict(), config, preprocess, {"spacing_mm": 1.0}, "# card", **options)
-    return network
-
-
 @pytest.fixture
 def folder(tmp_path):
-    write(tmp_path / "prior", train_state=STATE)
+    save_tiny_prior(tmp_path / "prior", train_state=STATE)
     return tmp_path / "prior"
 
 
@@ -54,7 +39,7 @@ def edit(folder, name, **changes):
 
 
 def test_a_checkpoint_comes_back_bit_for_bit(tmp_path):
-    network = write(tmp_path / "prior")
+    network = save_tiny_prior(tmp_path / "prior")
     loaded = load_checkpoint(tmp_path / "prior")
     for name, tensor in network.state_dict().items():
         assert torch.equal(tensor, loaded.prior.network.state_dict()[name])
@@ -66,8 +51,8 @@ def test_a_checkpoint_comes_back_bit_for_bit(tmp_path):
 
 def test_half_precision_on_disk_halves_the_file_and_changes_little(tmp_path):
     full, half = tmp_path / "full", tmp_path / "half"
-    write(full)
-    write(half, dtype=torch.float16)
+    save_tiny_prior(full)
+    save_tiny_prior(half, dtype=torch.float16)
     assert (half / "weights.safetensors").stat().st_size < 0.6 * (full / "weights.safetensors").stat().st_size
     x = torch.rand(1, 16, 16, generator=torch.Generator().manual_seed(0))
     one, other = (load_checkpoint(path).prior.denoise(x, 0.2, Plane.AXIAL) for path in (full, half))
@@ -81,14 +66,14 @@ def test_what_to_resume_from_comes_back(folder):
 
 
 def test_a_shipped_checkpoint_cannot_be_resumed(tmp_path):
-    write(tmp_path / "prior")
+    save_tiny_prior(tmp_path / "prior")
     with pytest.raises(InputRefused, match="it cannot be resumed"):
         load_train_state(tmp_path / "prior")
 
 
 def test_writing_replaces_the_folder_as_a_whole(folder):
     (folder / "leftover.txt").write_text("old")
-    write(folder, seed=1)
+    save_tiny_prior(folder, seed=1)
     assert not (folder / "leftover.txt").exists()
     assert not (folder / "train_state.safetensors").exists()
     assert [path.name for path in folder.parent.iterdir()] == ["prior"]
@@ -103,7 +88,7 @@ def test_a_failed_write_leaves_the_old_checkpoint(folder, monkeypatch):
 
     monkeypatch.setattr(module, "save_file", full_disk)
     with pytest.raises(OSError, match="no space left"):
-        write(folder, seed=1)
+        save_tiny_prior(folder, seed=1)
     assert file_sha256(folder / "weights.safetensors") == before
     assert [path.name for path in folder.parent.iterdir()] == ["prior"]
 
@@ -149,6 +134,11 @@ def contradict_range_everywhere(folder):
     edit(folder, "config.json", denoiser={**config_fields(TINY), "sigma_data": 0.5})
 
 
+def contradict_scaling(folder):
+    content = json.loads((folder / "preprocess.json").read_text())
+    edit(folder, "preprocess.json", intensity={**content["intensity"], "robust_maximum_range": [0, 255]})
+
+
 def contradict_orientation(folder):
     edit(folder, "preprocess.json", orientation="LPS")
 
@@ -170,6 +160,7 @@ def contradict_metadata(folder):
         (contradict_spacing_everywhere, r"says spacing_mm is 2.0, weights.safetensors says 1.0"),
         (contradict_range, r"says intensity sigma_data is 0.5, config.json says 0.35"),
         (contradict_range_everywhere, r"says intensity sigma_data is 0.5, weights.safetensors says 0.35"),
+        (contradict_scaling, r"says robust_maximum_range is \[0, 255\]; this version scales scans to \[0.7, 1.42\]"),
         (contradict_orientation, "says orientation LPS; expected RAS"),
         (contradict_architecture, "does not hold the network that config.json describes"),
         (contradict_metadata, "weights.safetensors says None"),

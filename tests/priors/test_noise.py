@@ -7,15 +7,11 @@ from priors.noise import (
     NoiseLevels,
     Preconditioning,
     alpha_from_sigma,
-    flow_from_x0,
     noise_from_x0,
     sigma_from_alpha,
     sigma_from_time,
     time_from_sigma,
-    v_from_x0,
-    x0_from_flow,
     x0_from_noise,
-    x0_from_v,
 )
 
 EDM = Preconditioning(mean=0.35, sigma_data=0.4)
@@ -68,27 +64,6 @@ def test_loss_weight_is_the_inverse_square_of_c_out():
 def test_noise_and_x0_are_each_others_inverse(sigma):
     x, x0 = torch.randn(2, 50, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(x0_from_noise(x, noise_from_x0(x, x0, sigma), sigma), x0)
-
-
-@pytest.mark.parametrize("alpha", [0.05, 0.7, 0.999])
-def test_v_and_x0_are_each_others_inverse(alpha):
-    z, x0 = torch.randn(2, 50, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(x0_from_v(z, v_from_x0(z, x0, alpha), alpha), x0)
-
-
-@pytest.mark.parametrize("alpha", [0.05, 0.7, 0.999])
-def test_v_is_what_salimans_and_ho_define(alpha):
-    noise, x0 = torch.randn(2, 50, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    s = (1 - alpha**2) ** 0.5
-    torch.testing.assert_close(v_from_x0(alpha * x0 + s * noise, x0, alpha), alpha * noise - s * x0)
-
-
-@pytest.mark.parametrize("time", [0.01, 0.5, 0.99])
-def test_flow_is_noise_minus_x0_and_is_undone(time):
-    noise, x0 = torch.randn(2, 50, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    z = (1 - time) * x0 + time * noise
-    torch.testing.assert_close(flow_from_x0(z, x0, time), noise - x0)
-    torch.testing.assert_close(x0_from_flow(z, noise - x0, time), x0)
 
 
 @pytest.mark.parametrize("sigma", [0.003, 1.0, 40.0])

@@ -8,7 +8,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-import train_prior
 from forward_models import InputRefused
 from priors import pace
 from priors.checkpoint import load_checkpoint, load_train_state
@@ -18,6 +17,8 @@ from priors.pace import Schedule, WorkClock, stop_on_signal
 from priors.patches import Patches, collate
 from priors.training import denoising_loss, train
 from tests.priors.conftest import TINY, TINY_TRAINING, save_heads
+from throughplane import prior_commands
+from throughplane.cli import main
 
 
 def state_of(out):
@@ -29,10 +30,6 @@ def same(one, other):
     (tensors, numbers), (other_tensors, other_numbers) = one, other
     equal = [torch.equal(tensor, other_tensors[name]) for name, tensor in tensors.items()]
     return numbers == other_numbers and tensors.keys() == other_tensors.keys() and all(equal)
-
-
-def only_seed(changes):
-    return {key: value for key, value in changes.items() if key == "seed"}
 
 
 @pytest.fixture(scope="module")
@@ -169,15 +166,13 @@ def test_limits_end_training_and_time_left_follows_from_the_pace():
 
 def test_the_command_trains_resumes_and_refuses(tmp_path, capsys, monkeypatch):
     heads = save_heads(tmp_path / "heads")
-    monkeypatch.setattr(
-        train_prior, "TrainingConfig", lambda *_, **changes: replace(TINY_TRAINING, **only_seed(changes))
-    )
-    arguments = [str(heads), str(tmp_path / "out"), "--seed", "3"]
-    assert train_prior.main([*arguments, "--dry-run"]) == 0
+    monkeypatch.setattr(prior_commands, "training_config", lambda flags: replace(TINY_TRAINING, seed=flags.seed))
+    arguments = ["train-prior", str(heads), str(tmp_path / "out"), "--seed", "3"]
+    assert main([*arguments, "--dry-run"]) == 0
     assert json.loads(capsys.readouterr().out)["data"]["split"]["validation"] == ["uih2"]
     assert not (tmp_path / "out").exists()
-    assert train_prior.main([*arguments, "--last-step", "1"]) == 0
-    assert train_prior.main([*arguments, "--last-step", "2"]) == 0
+    assert main([*arguments, "--last-step", "1"]) == 0
+    assert main([*arguments, "--last-step", "2"]) == 0
     assert "step 2: 4 patches" in capsys.readouterr().out
-    assert train_prior.main([str(tmp_path / "nowhere"), str(tmp_path / "out")]) == 3
+    assert main(["train-prior", str(tmp_path / "nowhere"), str(tmp_path / "out")]) == 3
     assert "nowhere does not exist" in capsys.readouterr().err

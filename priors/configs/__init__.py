@@ -1,0 +1,1 @@
+"""How priors that ship were trained, one file each."""

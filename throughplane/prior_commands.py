@@ -1,0 +1,297 @@
+"""`throughplane train-prior` and `throughplane prior`: arguments in, calls to `priors`, what came of it out."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from throughplane.commands import EXIT_OK, Flag, require_installed
+
+if TYPE_CHECKING:  # at run time each command imports what it needs, so that --help comes at once
+    from priors.learner import TrainingConfig
+    from priors.training import Progress
+
+PRINT_EVERY = 20  # steps
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class TrainingFlags:
+    """What shapes the weights; a run is continued only with the same."""
+
+    batch_size: int = 16
+    """Patches per process and step."""
+
+    learning_rate: float = 4e-4
+    """Of Adam, constant after a short rise."""
+
+    patch_size: int = 96
+    """Pixels along either side, 1 mm each; a multiple of 16."""
+
+    synthetic_ratio: float = 0.2
+    """Share of patches that come from label maps."""
+
+    precision: Literal["no", "bf16"] = "no"
+    """Reduced precision of the network's arithmetic; weights stay in float32."""
+
+    seed: int = 1
+    """Of patches, noise and initial weights."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class ScheduleFlags:
+    """When to stop and to save; changes nothing about the weights."""
+
+    time_limit: float | None = None
+    """Minutes of work in this call, pauses not counted. Default: none."""
+
+    last_step: int | None = None
+    """Stop after this many steps in all. Default: none."""
+
+    checkpoint_minutes: float = 10.0
+    """Minutes between checkpoints."""
+
+    workers: int = 0
+    """Processes that make patches beside the one that trains."""
+
+
+def train_prior(
+    *paths: Path,
+    label_maps: Path | None = None,
+    start_from: Path | None = None,
+    training: TrainingFlags | None = None,
+    schedule: ScheduleFlags | None = None,
+    dry_run: Annotated[bool, Flag] = False,
+    debug: Annotated[bool, Flag] = False,
+) -> int:
+    """Train a prior of head MRI slices, from where OUT was left.
+
+    Parameters
+    ----------
+    paths
+        SCANS ... OUT: thin scans named <subject>_..._<contrast>.nii.gz, or folders of them, then the folder of the run.
+    label_maps
+        Folder of SynthSeg training label maps, 1 mm, to make synthetic heads from.
+    start_from
+        Checkpoint whose weights a new run starts with.
+    dry_run
+        Print configuration and data, train nothing.
+    debug
+        Show tracebacks.
+    """
+    del debug  # `main` looks for it
+    from forward_models import FlagConflict
+
+    if len(paths) < 2:
+        raise FlagConflict("train-prior needs SCANS, at least one, and then OUT, the folder of the run")
+    require_installed("training", "train", "accelerate", "diffusers")
+    from priors.corpus import read_corpus
+    from priors.learner import config_record
+    from priors.pace import Schedule
+    from priors.training import train
+
+    limits = schedule or ScheduleFlags()
+    config = training_config(training or TrainingFlags())
+    corpus = read_corpus(paths[:-1], label_maps)
+    if dry_run:
+        print(json.dumps({**config_record(config), "data": corpus.record()}, indent=2))
+        return EXIT_OK
+    pace = Schedule(limits.time_limit, limits.last_step, limits.checkpoint_minutes, limits.workers)
+    train(config, pace, corpus, paths[-1], start_from, _tell)
+    return EXIT_OK
+
+
+def training_config(flags: TrainingFlags) -> "TrainingConfig":
+    """The configuration that the flags ask for."""
+    from priors.learner import TrainingConfig
+    from priors.patches import PatchConfig
+
+    return TrainingConfig(
+        flags.batch_size,
+        flags.learning_rate,
+        precision=flags.precision,
+        seed=flags.seed,
+        patches=PatchConfig(size=flags.patch_size, synthetic_ratio=flags.synthetic_ratio),
+    )
+
+
+def _tell(progress: "Progress") -> None:
+    left = "until stopped" if progress.minutes_left is None else f"{progress.minutes_left:.0f} min left"
+    told = (
+        f"step {progress.step}: {progress.patches} patches, {progress.worked_minutes:.1f} min worked, {left}; "
+        f"loss {progress.loss:.4f}"
+    )
+    if progress.psnr is not None:
+        scores = ", ".join(f"{sigma:g}: {db:.2f}" for sigma, db in progress.psnr.items())
+        print(f"{told}; saved; validation dB at sigma {scores or 'not measured'}", flush=True)
+    elif progress.step % PRINT_EVERY == 0:
+        print(told, flush=True)
+
+
+def prior_list(folder: Path | None = None, /, *, debug: Annotated[bool, Flag] = False) -> int:
+    """List priors: one line each.
+
+    Parameters
+    ----------
+    folder
+        Where checkpoint folders lie. By default those that came with this installation.
+    debug
+        Show tracebacks.
+    """
+    del debug
+    _require_networks()
+    from forward_models import InputRefused
+    from priors.checkpoint import load_checkpoint
+    from priors.shipped import installed_priors
+
+    if folder is not None and not folder.is_dir():
+        raise InputRefused(f"{folder} is not a folder; expected one that holds checkpoint folders")
+    found = installed_priors() if folder is None else {p.name: p for p in sorted(folder.iterdir()) if p.is_dir()}
+    for name, path in found.items():
+        try:
+            checkpoint = load_checkpoint(path)
+        except InputRefused as refusal:
+            print(f"{name}: refused: {refusal}")
+            continue
+        reached = checkpoint.config.get("reached", {})
+        print(f"{name}: {checkpoint.sha256[:12]}, {reached.get('step', 'unknown')} steps, {path}")
+    if not found:
+        print("no priors")
+    return EXIT_OK
+
+
+def prior_show(
+    prior: str,
+    /,
+    *,
+    as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
+    debug: Annotated[bool, Flag] = False,
+) -> int:
+    """Show what a prior is, how it was trained and how far it got.
+
+    Parameters
+    ----------
+    prior
+        Name of an installed prior, or a checkpoint folder.
+    as_json
+        Print all records as JSON instead of the model card.
+    debug
+        Show tracebacks.
+    """
+    del debug
+    _require_networks()
+    from priors.checkpoint import load_checkpoint
+    from priors.folders import CARD
+    from priors.shipped import find_prior
+
+    folder = find_prior(prior)
+    checkpoint = load_checkpoint(folder)
+    if as_json:
+        records = {"config": checkpoint.config, "preprocess": checkpoint.preprocess, "data": checkpoint.data}
+        print(json.dumps({"sha256": checkpoint.sha256, **records}, indent=2))
+        return EXIT_OK
+    parameters = sum(p.numel() for p in checkpoint.prior.network.parameters())
+    size_mb = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
+    print(f"{folder}: {parameters / 1e6:.1f} million parameters, {size_mb:.1f} MB, sha256 {checkpoint.sha256}\n")
+    print((folder / CARD).read_text(encoding="utf-8") if (folder / CARD).exists() else "no model card")
+    return EXIT_OK
+
+
+def prior_verify(prior: str, /, *, debug: Annotated[bool, Flag] = False) -> int:
+    """Check that the files of a prior belong together and that it denoises.
+
+    Parameters
+    ----------
+    prior
+        Name of an installed prior, or a checkpoint folder: of slices or, if monai is installed, of volumes.
+    debug
+        Show tracebacks.
+    """
+    del debug
+    _require_networks()
+    from priors.shipped import find_prior
+    from priors.verification import verify
+
+    folder = find_prior(prior)
+    print(f"{folder}: ok, sha256 {verify(folder)}")
+    return EXIT_OK
+
+
+def prior_sample(
+    prior: str,
+    out: Path,
+    /,
+    *,
+    scans: Annotated[tuple[Path, ...], Parameter(negative=())] = (),
+    slices: int = 16,
+    size: int = 192,
+    steps: int = 18,
+    seed: int = 0,
+    force: Annotated[bool, Flag] = False,
+    debug: Annotated[bool, Flag] = False,
+) -> int:
+    """Draw slices from a prior alone: a sheet of them, and how close they come to training slices.
+
+    Parameters
+    ----------
+    prior
+        Name of an installed prior, or a checkpoint folder.
+    out
+        The sheet to write, .png; a record lies beside it.
+    scans
+        What the prior was trained and validated on; its nearest slices are looked for there.
+    slices
+        How many per plane.
+    size
+        Pixels along either side, 1 mm each.
+    steps
+        Noise levels on the way.
+    seed
+        Of the noise.
+    force
+        Replace existing output.
+    debug
+        Show tracebacks.
+    """
+    del debug
+    _require_networks()
+    require_installed("a sample sheet", "report", "matplotlib")
+    from throughplane.outputs import check_targets, json_writer, write_all
+    from throughplane.prior_samples import Drawing, draw, sheet_writer
+
+    _require_sensible(out, slices, size, steps)
+    record_file = out.with_suffix(".json")
+    check_targets([out, record_file], list(scans), force)
+    drawn, record = draw(prior, Drawing(slices, size, steps, seed), scans)
+    write_all({out: sheet_writer(drawn), record_file: json_writer(record)})
+    print(_told_of(record))
+    return EXIT_OK
+
+
+def _require_sensible(out: Path, slices: int, size: int, steps: int) -> None:
+    from forward_models import InputRefused
+
+    if out.suffix != ".png":
+        raise InputRefused(f"output {out} must end in .png")
+    for flag, value, least in (("--slices", slices, 1), ("--size", size, 32), ("--steps", steps, 2)):
+        if value < least:
+            raise InputRefused(f"{flag} {value}; expected at least {least}")
+
+
+def _told_of(record: dict[str, Any]) -> str:
+    if "nearest" not in record:
+        return f"{record['seconds']:.0f} s; nearest training slices not looked for: no --scans"
+    lines = [
+        f"{plane}: nearest training slice of a sample: median correlation {found['samples_median']:.3f}, highest "
+        f"{found['samples_highest']:.3f}; of a validation slice: {found['validation_median']:.3f}, "
+        f"{found['validation_highest']:.3f}"
+        for plane, found in record["nearest"].items()
+    ]
+    return "\n".join(lines)
+
+
+def _require_networks() -> None:
+    require_installed("priors", "train", "diffusers")
