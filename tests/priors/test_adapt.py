@@ -16,7 +16,7 @@ from priors.training import denoising_loss
 from tests.conftest import head_phantom, nib_image, placed_image
 from tests.priors.conftest import TINY
 
-CONFIG = AdaptConfig(steps=20, batch_size=4, patch_size=16, learning_rate=3e-3)
+CONFIG = AdaptConfig(steps=14, batch_size=4, patch_size=16, learning_rate=3e-3)
 SLICES = torch.from_numpy(head_phantom((32, 34, 20)) / 800).movedim(2, 0).contiguous()
 
 
@@ -34,9 +34,10 @@ def weights(prior):
 
 
 def loss_on_scan(prior, plane):
-    noise = torch.randn(SLICES.shape, generator=torch.Generator().manual_seed(9))
-    labels = torch.full((len(SLICES),), plane.value)
-    batch = Batch(SLICES, noise, torch.full((len(SLICES),), 0.3), labels, labels)
+    some = SLICES[5:15:3]
+    noise = torch.randn(some.shape, generator=torch.Generator().manual_seed(9))
+    labels = torch.full((len(some),), plane.value)
+    batch = Batch(some, noise, torch.full((len(some),), 0.3), labels, labels)
     return float(denoising_loss(prior.network, TINY.preconditioning, batch))
 
 
