@@ -45,6 +45,7 @@ class Stack:
         selection: W from the thin grid to these slices, along the last axis.
         scale: a power of two, so that dividing by it is undone exactly.
         order: how to get back to the order of the file.
+        directions: where a, b and z point to in the world, such as "RAS".
     """
 
     slices: Float[Tensor, "a b thick"]
@@ -52,6 +53,7 @@ class Stack:
     selection: SliceSelection
     scale: float
     order: WorkingOrder
+    directions: str = "RAS"
 
     def to(self, device: torch.device) -> "Stack":
         """The same stack with its slices on `device`."""
@@ -78,6 +80,10 @@ def stack_of(volume: Volume, acquisition: Acquisition, thin_mm: float) -> Stack:
         selection=slice_selection(acquisition.slices, thin, acquisition.profile),
         scale=scale,
         order=order,
+        directions="".join(
+            nib.aff2axcodes(volume.affine)[axis] if not flipped else nib.aff2axcodes(-volume.affine)[axis]
+            for axis, flipped in zip(order.axes, order.reversed, strict=True)
+        ),
     )
 
 
