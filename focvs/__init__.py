@@ -5,7 +5,7 @@ from focvs.consistency import Consistency, exact, noise_aware, smooth, unmeasure
 from focvs.denoising import SliceDenoiser, VolumeDenoiser, by_slices
 from focvs.grid import PriorGrid, prior_grid
 from focvs.levels import noise_levels
-from focvs.posterior import Posterior, SlicePrior, draws, measured_share, super_resolve, take_turns
+from focvs.posterior import Posterior, SlicePrior, draws, super_resolve, take_turns
 from focvs.sampler import sample
 from focvs.views import View, view_of
 
@@ -22,7 +22,6 @@ __all__ = [
     "by_slices",
     "draws",
     "exact",
-    "measured_share",
     "noise_aware",
     "noise_levels",
     "prior_grid",

@@ -47,8 +47,8 @@ def noise_aware(spread: float) -> Consistency:
 
     r(sigma) is how far the truth lies from what the denoiser says: r^2 = spread^2 sigma^2 / (spread^2 + sigma^2), exact
     for a prior N(m, spread^2) and the rule of Pi-GDM (Song et al. 2023) otherwise. Per singular value s of W the
-    correction is W+ times s^2 / (s^2 + (noise_sd / r)^2): all of it while the state is noisier than the scan, nothing of
-    it later on, and singular values that amplify noise, which overlapping slices have, are let go first (the idea of
+    correction is W+ times s^2 / (s^2 + (noise_sd / r)^2): all of it while the state is noisier than the scan, nothing
+    of it later on, and singular values that amplify noise, which overlapping slices have, are let go first (the idea of
     DDRM and DDNM+). Without noise it is `exact`.
     """
     if not spread > 0:

@@ -1,11 +1,11 @@
 """Several samples of one scan: each, their mean, and their spread."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import cycle
 
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float
 from torch import Tensor
 
 from focvs.config import FocvsConfig
@@ -14,7 +14,6 @@ from focvs.denoising import VolumeDenoiser, by_slices
 from focvs.grid import PriorGrid, prior_grid
 from focvs.sampler import sample
 from focvs.views import WORLD, view_of
-from forward_models import SliceSelection
 from forward_models.progress import Progress, silent
 from forward_models.solve import total_variation_inverse
 from forward_models.stack import Stack
@@ -124,11 +123,3 @@ def take_turns(prior: SlicePrior, stack: Stack, own_plane_every: int = 0) -> Seq
 
 def _in_plane(prior: SlicePrior, stack: Stack, world_axis: int) -> VolumeDenoiser:
     return by_slices(lambda x, sigma: prior.denoise(x, sigma, world_axis), view_of(stack.directions, world_axis))
-
-
-def measured_share(selection: SliceSelection) -> Float64[Tensor, " thin"]:
-    """Of each thin slice, the share of variance that the scan fixes: the diagonal of W+ W, from 0 to 1.
-
-    For voxels that the prior takes to be unrelated; their mean is n_thick / n_thin.
-    """
-    return replace(selection, axis=0).pseudo_inverse(selection.weights).diagonal()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # at run time each command imports what it needs, so that --h
     from throughplane.outputs import Writer
     from throughplane.terminal import Teller
 
-MethodName = Literal["eclare", "cubic", "inverse"]
+MethodName = Literal["eclare", "focvs", "cubic", "inverse"]
 Preset = Literal["fast", "standard", "best"]
 Dtype = Literal["float32", "like-input"]
 
@@ -55,13 +55,13 @@ class MethodFlags:
     """How the thin volume is made."""
 
     method: MethodName = "eclare"
-    """eclare learns from the scan itself, inverse regularises, cubic interpolates."""
+    """eclare learns from the scan itself, focvs samples a trained prior, inverse regularises, cubic interpolates."""
 
     spacing: float | None = None
     """Thin slice spacing in mm. By default the coarser in-plane voxel size."""
 
     preset: Preset | None = None
-    """Cost of a method that learns: fast, standard (the default) or best."""
+    """Cost of a method that learns or samples: fast, standard (the default) or best."""
 
     seed: int | None = None
     """Of a method that draws random numbers. Default 0."""
@@ -71,6 +71,12 @@ class MethodFlags:
 
     network: Path | None = None
     """Apply the network in this .safetensors file, trained on another scan of the session; nothing is learned."""
+
+    prior: Path | None = None
+    """Checkpoint folder of the prior that focvs samples. By default the one that comes with the package."""
+
+    samples: int | None = None
+    """How many samples focvs draws; OUT is their mean. Default 1."""
 
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
@@ -200,6 +206,7 @@ def upsample(
     acquisition: AcquisitionFlags | None = None,
     method: MethodFlags | None = None,
     also: Annotated[list[tuple[Path, Path]] | None, Parameter(negative=(), show_default=False)] = None,
+    maps: Annotated[bool, Flag] = False,
     dry_run: Annotated[bool, Flag] = False,
     run: RunFlags | None = None,
 ) -> int:
@@ -213,6 +220,9 @@ def upsample(
         The thin-slice volume to write, and OUT.json beside it.
     also
         A mask, label map or other image on the grid of the scan, and where to write it on the thin grid. Repeatable.
+    maps
+        Write OUT_residual (W x - y), OUT_measured (share of variance that the scan fixes) and, with --samples, OUT_std
+        (spread of the samples) beside OUT.
     dry_run
         Say what would be done, write nothing.
     """
@@ -230,12 +240,24 @@ def upsample(
     _refuse_unsaved(how, dry_run)
     inputs = [scan, *(source for source, _ in companions), *([how.network] if how.network else [])]
     others = [how.save_network] if how.save_network else []
-    _check_outputs([out, *(target for _, target in companions)], inputs, run, others)
+    map_paths = {name: _beside(out, name) for name in _map_names(how)} if maps else {}
+    _check_outputs([out, *(target for _, target in companions), *map_paths.values()], inputs, run, others)
     profile = None if acquired.profile is None else _profile_flag(acquired.profile)
     read = read_scan(scan, Acquired(acquired.thickness, acquired.gap, profile, acquired.axis, acquired.volume))
     _check_storable(out, read.volume, run)
     network = None if how.network is None else load_network(how.network)
-    chosen = How(how.method, how.spacing, how.preset, how.seed, network, how.device, how.threads, run.dtype)
+    chosen = How(
+        how.method,
+        how.spacing,
+        how.preset,
+        how.seed,
+        network,
+        how.prior,
+        how.samples,
+        how.device,
+        how.threads,
+        run.dtype,
+    )
     planned = plan(read, chosen)
     carried = {target: carry_file(source, read.volume, read.acquisition, planned.thin) for source, target in companions}
     for target, (image, _) in carried.items():
@@ -247,9 +269,11 @@ def upsample(
         return EXIT_OK
     with teller.progress() as progress:
         result = carry_out(planned, progress)
-    arguments = {"scan": scan, "out": out, **asdict(acquired), **asdict(how), "also": companions, **asdict(run)}
+    arguments = {"scan": scan, "out": out, **asdict(acquired), **asdict(how), "also": companions, "maps": maps or None}
+    arguments |= asdict(run)
     record = {**result.record, "arguments": arguments}
     writers = {target: image_writer(image.image("like-input")) for target, (image, _) in carried.items()}
+    writers |= {map_paths[name]: image_writer(found) for name, found in result.maps.items() if name in map_paths}
     if how.save_network is not None and result.network is not None:
         writers[how.save_network] = partial(save_network, result.network)
     _write(out, result.volume, record, run, teller, writers)
@@ -447,6 +471,17 @@ def _refuse_ignored(run: RunFlags, dry_run: bool) -> None:
         raise FlagConflict("--quiet would leave --dry-run nothing to say; leave one out")
     if run.verbose:
         raise FlagConflict("--verbose would be ignored with --dry-run, which tells all it knows; leave one out")
+
+
+def _map_names(how: MethodFlags) -> tuple[str, ...]:
+    """What --maps writes."""
+    return ("residual", "measured", "std") if (how.samples or 1) > 1 else ("residual", "measured")
+
+
+def _beside(out: Path, name: str) -> Path:
+    """thin_std.nii.gz for thin.nii.gz."""
+    suffix = next((s for s in (".nii.gz", ".nii", ".mgz") if out.name.endswith(s)), out.suffix)
+    return out.with_name(f"{out.name.removesuffix(suffix)}_{name}{suffix}")
 
 
 def _refuse_unsaved(how: MethodFlags, dry_run: bool) -> None:

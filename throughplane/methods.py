@@ -16,17 +16,23 @@ from forward_models.progress import Progress
 from forward_models.solve import total_variation_inverse
 from forward_models.stack import Stack
 
-MethodName = Literal["eclare", "cubic", "inverse"]
+MethodName = Literal["eclare", "focvs", "cubic", "inverse"]
 Preset = Literal["fast", "standard", "best"]
 
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """A thin volume in working order, what the record should say of how it came about, and the network that made it."""
+    """A thin volume in working order, what the record should say of how it came about, and what else came of it.
+
+    Attributes:
+        network: that made it, for methods with one.
+        sd: standard deviation over posterior samples, for methods that draw several.
+    """
 
     thin: Float[Tensor, "a b thin"]
     details: Mapping[str, Any] = field(default_factory=dict)
     network: SavedNetwork | None = None
+    sd: Float[Tensor, "a b thin"] | None = None
 
 
 @dataclass(frozen=True)
@@ -82,9 +88,16 @@ def applied_again(saved: SavedNetwork) -> "Method":
     return Method(run, learns=False, memory=METHODS["eclare"].memory)
 
 
+def without_prior(stack: Stack, preset: Preset, generator: torch.Generator, progress: Progress) -> Outcome:
+    """FOCVS is made by `throughplane.sampling`, which brings the prior."""
+    del stack, preset, generator, progress
+    raise ValueError("focvs needs a prior: throughplane.sampling.load_sampler(...).method()")
+
+
 METHODS: Mapping[MethodName, Method] = MappingProxyType(
     {
         "eclare": Method(learned, learns=True, memory=(7.5e8, 40)),
+        "focvs": Method(without_prior, learns=True, memory=(1.0e9, 60)),
         "cubic": Method(cubic, learns=False, memory=(4e8, 12)),
         "inverse": Method(inverse, learns=False, memory=(4e8, 58)),
     }

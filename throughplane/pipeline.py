@@ -18,6 +18,7 @@ from forward_models import (
     Sidecar,
     SliceGrid,
     SliceProfile,
+    SliceSelection,
     Volume,
     acquisition_of,
     noise_sd,
@@ -44,6 +45,7 @@ from throughplane.device import (
 from throughplane.inspection import acquisition_record, geometry_record
 from throughplane.methods import METHODS, Method, MethodName, Preset, applied_again
 from throughplane.residual import left_over, residual_record
+from throughplane.sampling import Sampler, load_sampler
 from throughplane.version import version
 
 DEFAULT_PRESET: Preset = "standard"
@@ -70,6 +72,7 @@ class How:
         spacing_mm: of the thin slices.
         preset, seed: of methods that learn.
         network: trained before, to be applied instead of training one.
+        prior, samples: of focvs: a checkpoint folder, and how many samples to draw and average.
         device, threads: where the arithmetic runs.
         dtype: of the image.
     """
@@ -79,6 +82,8 @@ class How:
     preset: Preset | None = None
     seed: int | None = None
     network: SavedNetwork | None = None
+    prior: Path | None = None
+    samples: int | None = None
     device: str = "auto"
     threads: int | None = None
     dtype: Dtype = "float32"
@@ -111,9 +116,12 @@ class Plan:
     threads: int | None
     dtype: Dtype
     network: SavedNetwork | None
+    sampler: Sampler | None
 
     @property
     def method(self) -> Method:
+        if self.sampler is not None:
+            return self.sampler.method()
         return METHODS[self.method_name] if self.network is None else applied_again(self.network)
 
     @property
@@ -139,6 +147,8 @@ class Result:
         residual: W x - y of `image` on the grid of the scan, in its units: where it disagrees with the measurement.
         volume: as computed, before it was rounded to the dtype of `image`.
         network: that made it, for `eclare.save_network`; None for methods without one.
+        sd: standard deviation over the samples of focvs, in the units of the scan; None for a single one.
+        measured: per voxel of the thin volume, the share of variance that the scan fixes, from 0 to 1.
     """
 
     image: nib.Nifti1Image
@@ -146,6 +156,14 @@ class Result:
     residual: nib.Nifti1Image
     volume: Volume
     network: SavedNetwork | None = None
+    sd: nib.Nifti1Image | None = None
+    measured: nib.Nifti1Image | None = None
+
+    @property
+    def maps(self) -> Mapping[str, nib.Nifti1Image]:
+        """What says how far to trust the volume, by name."""
+        named = {"residual": self.residual, "measured": self.measured, "std": self.sd}
+        return {name: image for name, image in named.items() if image is not None}
 
 
 def super_resolve(
@@ -163,32 +181,39 @@ def super_resolve(
     threads: int | None = None,
     seed: int | None = None,
     network: SavedNetwork | None = None,
+    prior: Path | None = None,
+    samples: int | None = None,
     progress: Progress = silent,
 ) -> Result:
     """Turn a stack of thick slices into a thin-slice volume.
 
     Args:
         scan: path of a .nii, .nii.gz or .mgz file (its JSON sidecar is read too), or a nibabel image.
-        method: `eclare` learns from the scan itself, `inverse` regularises, `cubic` interpolates.
+        method: `eclare` learns from the scan itself, `focvs` samples a trained prior, `inverse` regularises, `cubic`
+            interpolates.
         thickness_mm, gap_mm: of the slices; by default from the sidecar, else no gap is assumed.
         profile: a family of `forward_models` (`Gaussian`, `Box`, `slr`) or a sampled profile; default Gaussian.
         axis: array axis of the slices; by default the one with the largest voxels.
         volume: which volume of a 4-D file.
         spacing_mm: of the thin slices; by default the coarser in-plane voxel size.
-        preset: cost of methods that learn: `fast`, `standard` (default) or `best`.
+        preset: cost of methods that learn or sample: `fast`, `standard` (default) or `best`.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         threads: CPU threads; by default as many as torch chooses.
         seed: of methods that draw random numbers; default 0.
         network: of `eclare.load_network`, to be applied instead of training one.
+        prior: of focvs, a checkpoint folder; by default the one that comes with the package.
+        samples: of focvs, how many to draw; the volume is their mean. Default 1.
         progress: called with stage, steps done and steps in all.
 
     Raises:
         InputRefused: the scan cannot be processed as it is; the message says why and what to do.
         FlagConflict: arguments contradict each other, or one would be ignored.
         throughplane.OutOfMemory: with what to do.
+        throughplane.sampling.WeightsMissing: there is no prior to sample.
     """
     read = read_scan(scan, Acquired(thickness_mm, gap_mm, profile, axis, volume))
-    return carry_out(plan(read, How(method, spacing_mm, preset, seed, network, device, threads)), progress)
+    how = How(method, spacing_mm, preset, seed, network, prior, samples, device, threads)
+    return carry_out(plan(read, how), progress)
 
 
 def read_scan(scan: str | Path | nib.spatialimages.SpatialImage, acquired: Acquired) -> Scan:
@@ -217,16 +242,18 @@ def plan(scan: Scan, how: How) -> Plan:
     thin = _thin_grid(scan, how.spacing_mm)
     if how.network is not None:
         how.network.require_fit(slice_selection(scan.acquisition.slices, thin, scan.acquisition.profile))
+    device = device_named(how.device)
     return Plan(
         scan,
         thin,
         how.method,
         DEFAULT_PRESET if how.preset is None else how.preset,
         DEFAULT_SEED if how.seed is None else how.seed,
-        device_named(how.device),
+        device,
         how.threads,
         how.dtype,
         how.network,
+        load_sampler(how.prior, how.samples, device) if how.method == "focvs" else None,
     )
 
 
@@ -239,6 +266,11 @@ def _refuse_ignored(how: How) -> None:
             raise FlagConflict(f"{flag} {value} would be ignored: --method {how.method} learns nothing; leave one out")
         if how.network is not None:
             raise FlagConflict(f"{flag} {value} would be ignored: with --network nothing is learned; leave one out")
+    for flag, given in (("--prior", how.prior), ("--samples", how.samples)):
+        if given is not None and how.method != "focvs":
+            raise FlagConflict(
+                f"{flag} {given} would be ignored: --method {how.method} samples no prior; leave one out"
+            )
     if how.network is not None and how.method != "eclare":
         raise FlagConflict(f"--network would be ignored: --method {how.method} has no network; leave one out")
 
@@ -290,7 +322,24 @@ def carry_out(plan: Plan, progress: Progress = silent) -> Result:
         "peak_memory_bytes": peak_memory_bytes(),
     }
     left = scan.volume.on_grid(residual, acquisition.axis, acquisition.slices)
-    return Result(volume.image(plan.dtype), record, left.image(), volume, outcome.network)
+    sd = None if outcome.sd is None else replace(volume, data=stack.in_file_order(outcome.sd))
+    return Result(
+        volume.image(plan.dtype),
+        record,
+        left.image(),
+        volume,
+        outcome.network,
+        None if sd is None else sd.image(),
+        measured_map(volume, selection).image(),
+    )
+
+
+def measured_map(thin: Volume, selection: SliceSelection) -> Volume:
+    """`SliceSelection.measured_share` for every voxel of a thin volume."""
+    shape = [1, 1, 1]
+    shape[selection.axis] = selection.thin.count
+    share = selection.measured_share.numpy().astype(np.float32).reshape(shape)
+    return replace(thin, data=np.broadcast_to(share, thin.data.shape))
 
 
 def software_record() -> dict[str, Any]:

@@ -167,6 +167,7 @@ class Teller:
             ("profile", f"{acquisition.profile.name}, FWHM {_mm(acquisition.profile.fwhm_mm)}"),
             ("thin volume", f"{shape}, thin slices of {_mm(plan.thin.spacing_mm)}"),
             ("method", f"{plan.method_name}{preset}, on {plan.device}"),
+            *_prior_row(plan),
             ("memory", f"about {plan.memory_bytes / 2**30:.1f} GiB"),
             *(("also", f"{target} ({kind.value})") for target, kind in companions.items()),
         ]
@@ -191,6 +192,13 @@ class Teller:
         """A table, unless quiet."""
         if not self._quiet:
             self._console.print(table)
+
+
+def _prior_row(plan: Plan) -> list[tuple[str, str]]:
+    if plan.sampler is None:
+        return []
+    samples = plan.sampler.samples
+    return [("prior", f"{plan.sampler.checkpoint.sha256[:12]}, {samples} sample{'s' * (samples > 1)}")]
 
 
 def _mm(value: float) -> str:

@@ -1,5 +1,7 @@
 """Noise levels."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,7 +14,7 @@ def test_they_fall_from_most_to_least_and_end_at_zero(steps, least, ratio, rho):
     levels = noise_levels(steps, ratio * least, least, rho)
     assert len(levels) == steps + 1
     assert (levels[0], levels[-2], levels[-1]) == (ratio * least, least, 0)
-    assert all(a > b for a, b in zip(levels[:-1], levels[1:], strict=True))
+    assert all(a > b for a, b in pairwise(levels))
 
 
 def test_rho_one_is_even():

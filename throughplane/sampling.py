@@ -1,0 +1,96 @@
+"""FOCVS with a prior from a checkpoint folder: where weights come from, and the method they make."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+import focvs
+from eclare.precision import computes_bfloat16
+from forward_models import InputRefused
+from forward_models.progress import Progress
+from forward_models.stack import Stack
+from throughplane.methods import METHODS, Method, Outcome, Preset
+
+if TYPE_CHECKING:
+    from priors import Checkpoint
+
+DEFAULT_PRIOR = Path(__file__).parents[1] / "priors" / "weights" / "head-2d"
+
+
+class WeightsMissing(InputRefused):
+    """There are no weights where they were looked for. Exit code 5."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sampler:
+    """A prior, and how many samples to draw from it."""
+
+    checkpoint: "Checkpoint"
+    samples: int
+
+    def slice_prior(self, device: torch.device) -> focvs.SlicePrior:
+        """As focvs wants it, on `device`."""
+        from priors import Plane, Prior
+
+        prior = Prior(self.checkpoint.prior.network.to(device))
+        planes = {plane.value: plane for plane in Plane}
+
+        def denoise(slices: Float[Tensor, "batch rows columns"], sigma: float, world_axis: int) -> Tensor:
+            return prior.denoise(slices, sigma, planes[world_axis])
+
+        return focvs.SlicePrior(denoise, self.checkpoint.preprocess["spacing_mm"])
+
+    def method(self) -> Method:
+        """As a row of the methods table."""
+
+        def run(stack: Stack, preset: Preset, generator: torch.Generator, progress: Progress) -> Outcome:
+            config = focvs.PRESETS[preset]
+            prior = self.slice_prior(stack.slices.device)
+            drawn = focvs.super_resolve(
+                stack, prior, config, generator=generator, samples=self.samples, progress=progress
+            )
+            details = {
+                "samples": drawn.samples,
+                "sweeps": drawn.sweeps,
+                "noise_levels": [round(level, 6) for level in config.levels],
+                "prior_voxel_mm": drawn.spacing_mm,
+                "prior": self.record(),
+            }
+            return Outcome(drawn.mean, details, sd=drawn.sd)
+
+        return Method(run, learns=True, memory=METHODS["focvs"].memory)
+
+    def record(self) -> Mapping[str, Any]:
+        """Which prior it was."""
+        licences = sorted({scan["licence"] for scan in self.checkpoint.data["train"]})
+        reached = self.checkpoint.config.get("reached", {})
+        return {"sha256": self.checkpoint.sha256, "trained_steps": reached.get("step"), "licences_of_data": licences}
+
+
+def load_sampler(folder: Path | None, samples: int | None, device: torch.device) -> Sampler:
+    """The prior in `folder`, by default the one that comes with the package.
+
+    Raises:
+        WeightsMissing: there is no such folder.
+        InputRefused: it is damaged, `samples` is no number of samples, or diffusers is not installed.
+    """
+    if samples is not None and samples < 1:
+        raise InputRefused(f"--samples {samples}; expected at least 1")
+    if find_spec("diffusers") is None:
+        raise InputRefused("--method focvs needs diffusers; run: pip install 'throughplane[focvs]'")
+    where = DEFAULT_PRIOR if folder is None else folder
+    if not where.is_dir():
+        raise WeightsMissing(
+            f"no prior weights in {where}; pass --prior with a checkpoint folder, such as priors/weights/head-2d of "
+            "the repository or one that train_prior.py made, or use --method eclare, which needs none"
+        )
+    from priors import load_checkpoint  # diffusers takes seconds to import
+
+    dtype = torch.bfloat16 if computes_bfloat16(device) else torch.float32
+    return Sampler(load_checkpoint(where, dtype), samples or 1)
