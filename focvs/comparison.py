@@ -124,7 +124,7 @@ def red_diff(
     generator: torch.Generator,
     start: Float[Tensor, "a b thin"] | None = None,
     weight: float = 0.25,
-    learning_rate: float = 0.1,
+    learning_rate: float = 0.02,
     told: Told = told_nobody,
 ) -> Float[Tensor, "a b thin"]:
     """RED-diff (Mardani et al. 2024, algorithm 1): Adam on |y - W mu|^2 / 2 + weight * sigma <stop(D's noise - n), mu>.
