@@ -1,7 +1,7 @@
 """FOCVS: samples of a diffusion prior that keep every measured slice."""
 
 from focvs.config import PRESETS, FocvsConfig
-from focvs.consistency import Consistency, exact, noise_aware, smooth, unmeasured
+from focvs.consistency import Consistency, exact, noise_aware, noise_matched, smooth, unmeasured
 from focvs.denoising import SliceDenoiser, VolumeDenoiser, by_slices
 from focvs.grid import PriorGrid, prior_grid
 from focvs.levels import noise_levels
@@ -24,6 +24,7 @@ __all__ = [
     "exact",
     "noise_aware",
     "noise_levels",
+    "noise_matched",
     "prior_grid",
     "sample",
     "smooth",

@@ -4,6 +4,7 @@ Each is a function (x0, y, selection, sigma, noise_sd) -> x0: x0 is what the den
 sigma, y the scan, noise_sd the standard deviation of the noise in it; all intensities in the units of x0.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -11,6 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from forward_models import SliceSelection, along
+
+BISECTIONS = 60  # of an interval of 80, to the rounding of float64
 
 Consistency = Callable[[Tensor, Tensor, SliceSelection, float, float], Tensor]
 
@@ -59,10 +62,36 @@ def noise_aware(spread: float) -> Consistency:
     ) -> Float[Tensor, "..."]:
         if noise_sd == 0:
             return exact(x0, y, selection, sigma, noise_sd)
+        if sigma == 0:
+            return x0
         r_squared = (spread * sigma) ** 2 / (spread**2 + sigma**2)
         return proximal(x0, y, selection, noise_sd**2 / r_squared)
 
     return step
+
+
+def noise_matched(
+    x0: Float[Tensor, "..."], y: Float[Tensor, "..."], selection: SliceSelection, sigma: float, noise_sd: float
+) -> Float[Tensor, "..."]:
+    """The proximal step whose root mean square of W x - y is `noise_sd`: x0 as it is where it is less already.
+
+    Morozov's discrepancy principle: the scan is believed as far as its noise allows, whatever the prior's spread. The
+    truth itself is off by the noise, and so is every sample of the posterior, in expectation. Singular value s of W
+    keeps the share p / (s^2 + p) of the mismatch, one p for all. Without noise it is `exact`.
+    """
+    if noise_sd == 0:
+        return exact(x0, y, selection, sigma, noise_sd)
+    values, modes = torch.linalg.eigh(selection.weights @ selection.weights.mT)
+    mismatch = along(selection.axis, modes.mT, y - selection.apply(x0)).movedim(selection.axis, -1)
+    energy = mismatch.reshape(-1, len(values)).double().square().mean(dim=0).cpu()
+    if energy.mean() <= noise_sd**2:
+        return x0
+    low, high = -40.0, 40.0  # logarithm of p; what is left rises with it
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        kept = math.exp(middle) / (values + math.exp(middle))
+        low, high = (middle, high) if (energy * kept**2).mean() < noise_sd**2 else (low, middle)
+    return proximal(x0, y, selection, math.exp(low))
 
 
 def proximal(

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from jaxtyping import Float
 from torch import Tensor
 
+from focvs.consistency import Consistency, smooth
 from forward_models import SliceGrid, along, resampling_weights, same_field_of_view, slice_selection
 from forward_models.stack import Stack
 
@@ -24,8 +25,10 @@ class PriorGrid:
         """Whether the prior works on the scan's own thin grid."""
         return self.stack is self.own
 
-    def carried(self, x: Float[Tensor, "a b thin"]) -> Float[Tensor, "A B Thin"]:
-        """From the prior's grid to the scan's own, as consistent with the scan as `SliceSelection.consistent` makes it.
+    def carried(
+        self, x: Float[Tensor, "a b thin"], consistency: Consistency = smooth, noise_sd: float = 0.0
+    ) -> Float[Tensor, "A B Thin"]:
+        """From the prior's grid to the scan's own, where a last consistency step is made.
 
         What the prior's grid cannot hold comes from the scan alone: its finer in-plane detail is part of y - W x, which
         the consistency step spreads smoothly over the thin slices.
@@ -34,7 +37,7 @@ class PriorGrid:
             return x
         for axis, (new, own) in enumerate(zip(thin_grids(self.stack), thin_grids(self.own), strict=True)):
             x = along(axis, resampling_weights(new, own), x)
-        return self.own.selection.consistent(x, self.own.slices)
+        return consistency(x, self.own.slices, self.own.selection, 0.0, noise_sd)
 
 
 def prior_grid(stack: Stack, spacing_mm: float) -> PriorGrid:

@@ -60,12 +60,14 @@ def super_resolve(
     generator: torch.Generator,
     samples: int = 1,
     consistency: Consistency = smooth,
+    noise_sd: float = 0.0,
     progress: Progress = silent,
 ) -> Posterior:
-    """Mean and spread of `samples` draws from the prior that explain the scan."""
+    """Mean and spread of `samples` draws from the prior that explain the scan; `noise_sd` is that of its noise."""
     grid = prior_grid(stack, prior.spacing_mm)
     mean, squares, count = torch.zeros(()), torch.zeros(()), 0
-    for x in draws(grid, prior, config, samples, consistency, generator=generator, progress=progress):
+    each = draws(grid, prior, config, samples, consistency, noise_sd, generator=generator, progress=progress)
+    for x in each:
         count += 1
         deviation = x - mean  # Welford 1962
         mean = mean + deviation / count
@@ -86,6 +88,7 @@ def draws(
     config: FocvsConfig,
     samples: int,
     consistency: Consistency = smooth,
+    noise_sd: float = 0.0,
     *,
     generator: torch.Generator,
     progress: Progress = silent,
@@ -104,11 +107,12 @@ def draws(
             config.levels,
             generator=own,
             start=start,
+            noise_sd=noise_sd,
             eta=config.eta,
             repeats=config.repeats,
             told=lambda done, total, k=k: progress("focvs", k * total + done, samples * total),  # type: ignore[misc]
         )
-        yield grid.carried(x)
+        yield grid.carried(x, consistency, noise_sd)
 
 
 def take_turns(prior: SlicePrior, stack: Stack, own_plane_every: int = 0) -> Sequence[VolumeDenoiser]:

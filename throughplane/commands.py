@@ -78,6 +78,9 @@ class MethodFlags:
     samples: int | None = None
     """How many samples focvs draws; OUT is their mean. Default 1."""
 
+    noise_aware: Annotated[bool, Flag] = False
+    """focvs explains the scan to its noise instead of exactly: for noisy scans."""
+
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
 
@@ -254,6 +257,7 @@ def upsample(
         network,
         how.prior,
         how.samples,
+        how.noise_aware,
         how.device,
         how.threads,
         run.dtype,

@@ -72,7 +72,8 @@ class How:
         spacing_mm: of the thin slices.
         preset, seed: of methods that learn.
         network: trained before, to be applied instead of training one.
-        prior, samples: of focvs: a checkpoint folder, and how many samples to draw and average.
+        prior, samples, noise_aware: of focvs: a checkpoint folder, how many samples to draw and average, and whether
+            they explain the scan to its noise instead of exactly.
         device, threads: where the arithmetic runs.
         dtype: of the image.
     """
@@ -84,6 +85,7 @@ class How:
     network: SavedNetwork | None = None
     prior: Path | None = None
     samples: int | None = None
+    noise_aware: bool = False
     device: str = "auto"
     threads: int | None = None
     dtype: Dtype = "float32"
@@ -183,6 +185,7 @@ def super_resolve(
     network: SavedNetwork | None = None,
     prior: Path | None = None,
     samples: int | None = None,
+    noise_aware: bool = False,
     progress: Progress = silent,
 ) -> Result:
     """Turn a stack of thick slices into a thin-slice volume.
@@ -203,6 +206,7 @@ def super_resolve(
         network: of `eclare.load_network`, to be applied instead of training one.
         prior: of focvs, a checkpoint folder; by default the one that comes with the package.
         samples: of focvs, how many to draw; the volume is their mean. Default 1.
+        noise_aware: focvs explains the scan to its noise instead of exactly.
         progress: called with stage, steps done and steps in all.
 
     Raises:
@@ -212,7 +216,7 @@ def super_resolve(
         throughplane.sampling.WeightsMissing: there is no prior to sample.
     """
     read = read_scan(scan, Acquired(thickness_mm, gap_mm, profile, axis, volume))
-    how = How(method, spacing_mm, preset, seed, network, prior, samples, device, threads)
+    how = How(method, spacing_mm, preset, seed, network, prior, samples, noise_aware, device, threads)
     return carry_out(plan(read, how), progress)
 
 
@@ -253,7 +257,7 @@ def plan(scan: Scan, how: How) -> Plan:
         how.threads,
         how.dtype,
         how.network,
-        load_sampler(how.prior, how.samples, device) if how.method == "focvs" else None,
+        load_sampler(how.prior, how.samples, device, how.noise_aware) if how.method == "focvs" else None,
     )
 
 
@@ -271,6 +275,8 @@ def _refuse_ignored(how: How) -> None:
             raise FlagConflict(
                 f"{flag} {given} would be ignored: --method {how.method} samples no prior; leave one out"
             )
+    if how.noise_aware and how.method != "focvs":
+        raise FlagConflict(f"--noise-aware would be ignored: --method {how.method} knows no noise; leave one out")
     if how.network is not None and how.method != "eclare":
         raise FlagConflict(f"--network would be ignored: --method {how.method} has no network; leave one out")
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import focvs
 from eclare.precision import computes_bfloat16
-from forward_models import InputRefused
+from forward_models import InputRefused, noise_sd
 from forward_models.progress import Progress
 from forward_models.stack import Stack
 from throughplane.methods import METHODS, Method, Outcome, Preset
@@ -29,10 +29,11 @@ class WeightsMissing(InputRefused):
 
 @dataclass(frozen=True, eq=False)
 class Sampler:
-    """A prior, and how many samples to draw from it."""
+    """A prior, how many samples to draw from it, and whether they explain the scan exactly or to its noise."""
 
     checkpoint: "Checkpoint"
     samples: int
+    noise_aware: bool
 
     def slice_prior(self, device: torch.device) -> focvs.SlicePrior:
         """As focvs wants it, on `device`."""
@@ -52,10 +53,19 @@ class Sampler:
         def run(stack: Stack, preset: Preset, generator: torch.Generator, progress: Progress) -> Outcome:
             config = focvs.PRESETS[preset]
             prior = self.slice_prior(stack.slices.device)
+            noise = noise_sd(stack.slices) if self.noise_aware else 0.0
             drawn = focvs.super_resolve(
-                stack, prior, config, generator=generator, samples=self.samples, progress=progress
+                stack,
+                prior,
+                config,
+                generator=generator,
+                samples=self.samples,
+                consistency=focvs.noise_matched if noise else focvs.smooth,
+                noise_sd=noise,
+                progress=progress,
             )
             details = {
+                "explains_the_scan": "to its noise" if noise else "exactly",
                 "samples": drawn.samples,
                 "sweeps": drawn.sweeps,
                 "noise_levels": [round(level, 6) for level in config.levels],
@@ -73,7 +83,7 @@ class Sampler:
         return {"sha256": self.checkpoint.sha256, "trained_steps": reached.get("step"), "licences_of_data": licences}
 
 
-def load_sampler(folder: Path | None, samples: int | None, device: torch.device) -> Sampler:
+def load_sampler(folder: Path | None, samples: int | None, device: torch.device, noise_aware: bool = False) -> Sampler:
     """The prior in `folder`, by default the one that comes with the package.
 
     Raises:
@@ -93,4 +103,4 @@ def load_sampler(folder: Path | None, samples: int | None, device: torch.device)
     from priors import load_checkpoint  # diffusers takes seconds to import
 
     dtype = torch.bfloat16 if computes_bfloat16(device) else torch.float32
-    return Sampler(load_checkpoint(where, dtype), samples or 1)
+    return Sampler(load_checkpoint(where, dtype), samples or 1, noise_aware)

@@ -1,9 +1,11 @@
 """Consistency steps."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from focvs import exact, noise_aware, smooth, unmeasured
+from focvs import exact, noise_aware, noise_matched, smooth, unmeasured
 from focvs.consistency import proximal
 from tests.focvs.conftest import GaussianPrior, selection_for
 
@@ -17,7 +19,7 @@ def pair(selection):
     return x0, torch.randn(3, 4, selection.thick.count, generator=generator, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("step", [exact, smooth, noise_aware(0.35)])
+@pytest.mark.parametrize("step", [exact, smooth, noise_aware(0.35), noise_matched])
 def test_without_noise_the_scan_is_explained(step, pair, selection):
     x0, y = pair
     left = selection.apply(step(x0, y, selection, 0.1, 0.0)) - y
@@ -29,7 +31,7 @@ def test_unmeasured_lets_the_check_fail(pair, selection):
     assert (selection.apply(unmeasured(x0, y, selection, 0.1, 0.0)) - y).norm() > y.norm()
 
 
-@pytest.mark.parametrize("step", [exact, smooth, noise_aware(0.35)])
+@pytest.mark.parametrize("step", [exact, smooth, noise_aware(0.35), noise_matched])
 def test_what_explains_the_scan_already_is_left_alone(step, pair, selection):
     x0, _ = pair
     assert torch.allclose(step(x0, selection.apply(x0), selection, 0.1, 0.02), x0, atol=ROUNDING)
@@ -62,6 +64,25 @@ def test_noise_aware_is_the_conditional_mean_of_a_gaussian_prior(sigma, pair, se
     expected = torch.linalg.solve(precision, w.mT @ both[..., None] + prior.mean / prior.sd**2)[..., 0]
     step = noise_aware(prior.sd)(prior.denoise(x, sigma), y, selection, sigma, noise_sd)
     assert torch.allclose(step, expected, atol=1e-9)
+
+
+@pytest.mark.parametrize("noise_sd", [1e-4, 0.01, 0.3])
+def test_noise_matched_leaves_a_residual_of_the_noise(noise_sd, pair, selection):
+    x0, y = pair
+    left = selection.apply(noise_matched(x0, y, selection, 0.1, noise_sd)) - y
+    assert float(left.square().mean().sqrt()) == pytest.approx(noise_sd, rel=1e-6)
+
+
+def test_noise_matched_leaves_alone_what_is_within_the_noise(pair, selection):
+    x0, y = pair
+    assert noise_matched(x0, y, selection, 0.1, 10.0) is x0
+
+
+def test_noise_matched_works_along_any_axis_in_float32(pair, selection):
+    x0, y = (part.movedim(-1, 0).float() for part in pair)
+    turned = replace(selection, axis=0)
+    left = turned.apply(noise_matched(x0, y, turned, 0.1, 0.2)) - y
+    assert float(left.square().mean().sqrt()) == pytest.approx(0.2, rel=1e-4)
 
 
 def test_the_proximal_step_minimises_what_it_says(pair, selection):

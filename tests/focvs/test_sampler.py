@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from focvs import exact, noise_aware, noise_levels, sample, smooth, unmeasured
+from focvs import exact, noise_aware, noise_levels, noise_matched, sample, smooth, unmeasured
 from tests.focvs.conftest import GaussianPrior, check_posterior, measured, selection_for
 
 DRAWS = 400
@@ -64,6 +64,25 @@ def test_a_noisy_scan_is_explained_to_its_noise(selection):
     assert (off.abs() / (covariance.diagonal() / len(draws)).sqrt()).max() < 4
     spread = float(torch.cov(draws[:, 0].mT).diagonal().sum() / covariance.diagonal().sum())
     assert abs(spread - 1) < 0.05
+
+
+@pytest.mark.parametrize("sd", [0.2, 1.0])
+def test_noise_matched_explains_a_noisy_scan_to_its_noise_whatever_the_prior(selection, sd):
+    """It is not the posterior of a Gaussian prior, but its mean is near: within a tenth of the prior's spread."""
+    prior, noise_sd = GaussianPrior(sd=sd), 0.05
+    y = measured(selection, 100, noise_sd=noise_sd)
+    draws = sample(
+        [prior.denoise],
+        noise_matched,
+        y,
+        selection,
+        noise_levels(50, 5.0, 0.01),
+        generator=seeded(),
+        noise_sd=noise_sd,
+    )
+    assert abs(float((selection.apply(draws) - y).square().mean().sqrt()) / noise_sd - 1) < 0.05
+    off = draws[:, 0].mean(dim=0) - prior.posterior_mean(y[0, 0], selection, noise_sd)
+    assert float(off.square().mean().sqrt()) < 0.15 * sd
 
 
 def test_few_steps_are_under_dispersed(prior, selection):

@@ -11,7 +11,8 @@ import torch
 
 import focvs
 import throughplane
-from forward_models import Gaussian, SliceGrid, slice_selection, thin_grid_for
+from focvs.grid import thin_grids
+from forward_models import Gaussian, SliceGrid, along, resampling_weights, slice_selection, thin_grid_for
 from priors.checkpoint import config_fields, preprocess_record, save_checkpoint
 from priors.denoiser import DenoiserConfig, new_denoiser
 from priors.noise import NoiseLevels
@@ -107,10 +108,7 @@ def test_detail_finer_than_the_prior_survives_in_every_thin_slice(prior):
 def test_it_would_be_lost_without_the_consistency_step_on_the_native_grid(prior, monkeypatch):
     """The twin that the check must reject: x resampled from the prior's grid, and nothing else."""
 
-    def resampled_only(grid, x):
-        from focvs.grid import thin_grids
-        from forward_models import along, resampling_weights
-
+    def resampled_only(grid, x, _consistency, _noise_sd):
         for axis, (new, own) in enumerate(zip(thin_grids(grid.stack), thin_grids(grid.own), strict=True)):
             x = along(axis, resampling_weights(new, own), x)
         return x
@@ -118,6 +116,18 @@ def test_it_would_be_lost_without_the_consistency_step_on_the_native_grid(prior,
     monkeypatch.setattr(focvs.PriorGrid, "carried", resampled_only)
     result = throughplane.super_resolve(bars(0.5), method="focvs", prior=prior, preset="fast", thickness_mm=4)
     assert np.abs(contrast(result.image.get_fdata())).max() < 0.5
+
+
+@pytest.mark.parametrize("in_plane_mm", [0.7, 1.0])
+def test_noise_aware_explains_a_noisy_scan_to_its_noise(in_plane_mm, prior):
+    scan = thick_head(5.0, 2, in_plane_mm)
+    noise = np.random.default_rng(0).normal(size=scan.shape) * 40
+    noisy = placed_image((scan.get_fdata() + noise).astype(np.float32), scan.affine)
+    result = throughplane.super_resolve(noisy, method="focvs", prior=prior, preset="fast", noise_aware=True)
+    residual = result.record["residual"]
+    assert residual["relative_to_noise"] == pytest.approx(1, abs=0.05)
+    assert residual["noise_sd"] == pytest.approx(40, rel=0.3)
+    assert result.record["method_details"]["explains_the_scan"] == "to its noise"
 
 
 # ---- samples ----
@@ -227,6 +237,7 @@ def test_a_damaged_prior_is_refused_as_input(thick_scan, tmp_path, capsys):
             "--prior p would be ignored: --method cubic samples no",
         ),
         ({"method": "eclare", "samples": 2}, FlagConflict, "--samples 2 would be ignored: --method eclare samples no"),
+        ({"method": "inverse", "noise_aware": True}, FlagConflict, "--noise-aware would be ignored: --method inverse"),
         ({"method": "focvs", "samples": 0}, InputRefused, "--samples 0; expected at least 1"),
         ({"method": "focvs", "prior": Path("nowhere")}, WeightsMissing, "no prior weights in nowhere"),
     ],
