@@ -97,7 +97,7 @@ def without_prior(stack: Stack, preset: Preset, generator: torch.Generator, prog
 METHODS: Mapping[MethodName, Method] = MappingProxyType(
     {
         "eclare": Method(learned, learns=True, memory=(7.5e8, 40)),
-        "focvs": Method(without_prior, learns=True, memory=(1.0e9, 60)),
+        "focvs": Method(without_prior, learns=True, memory=(6.5e8, 70)),
         "cubic": Method(cubic, learns=False, memory=(4e8, 12)),
         "inverse": Method(inverse, learns=False, memory=(4e8, 58)),
     }
