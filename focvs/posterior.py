@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import cycle
 
 import torch
@@ -110,9 +111,13 @@ def draws(
             noise_sd=noise_sd,
             eta=config.eta,
             repeats=config.repeats,
-            told=lambda done, total, k=k: progress("focvs", k * total + done, samples * total),  # type: ignore[misc]
+            told=partial(_tell, progress, k, samples),
         )
         yield grid.carried(x, consistency, noise_sd)
+
+
+def _tell(progress: Progress, sample_index: int, samples: int, done: int, total: int) -> None:
+    progress("focvs", sample_index * total + done, samples * total)
 
 
 def take_turns(prior: SlicePrior, stack: Stack, own_plane_every: int = 0) -> Sequence[VolumeDenoiser]:

@@ -484,7 +484,9 @@ def _map_names(how: MethodFlags) -> tuple[str, ...]:
 
 def _beside(out: Path, name: str) -> Path:
     """thin_std.nii.gz for thin.nii.gz."""
-    suffix = next((s for s in (".nii.gz", ".nii", ".mgz") if out.name.endswith(s)), out.suffix)
+    from forward_models.files import IMAGE_SUFFIXES
+
+    suffix = next((s for s in IMAGE_SUFFIXES if out.name.endswith(s)), out.suffix)
     return out.with_name(f"{out.name.removesuffix(suffix)}_{name}{suffix}")
 
 

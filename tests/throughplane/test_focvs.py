@@ -49,7 +49,7 @@ def few_steps(monkeypatch) -> None:
 def thick_head(spacing_mm: float, axis: int, in_plane_mm: float = 1.0) -> nib.Nifti1Image:
     """An oblique scan of at least 4 slices, `spacing_mm` apart along `axis`."""
     count = max(4, round(24 / spacing_mm))
-    data = np.moveaxis(head_phantom((18, 20, count)), -1, axis)
+    data = np.moveaxis(head_phantom((12, 14, count)), -1, axis)
     voxels = [in_plane_mm] * 3
     voxels[axis] = spacing_mm
     return placed_image(np.ascontiguousarray(data), oblique_affine(tuple(voxels)))
@@ -245,6 +245,12 @@ def test_a_damaged_prior_is_refused_as_input(thick_scan, tmp_path, capsys):
 def test_arguments_that_cannot_be_are_refused(arguments, error, message):
     with pytest.raises(error, match=message):
         throughplane.super_resolve(thick_head(5.0, 2), **arguments)
+
+
+def test_without_diffusers_the_way_to_get_it_is_told(thick_scan, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("throughplane.sampling.find_spec", lambda _: None)
+    assert run("upsample", thick_scan, tmp_path / "thin.nii.gz", "--method", "focvs") == 3
+    assert "pip install 'throughplane[focvs]'" in capsys.readouterr().err
 
 
 def test_the_dry_run_says_which_prior_and_how_many_samples(prior, thick_scan, tmp_path, capsys):
