@@ -1,7 +1,7 @@
 """Seconds and peak memory of every method and preset, beside what `upsample` announces.
 
     python benchmarks/cost.py [--shape 200,200,40] [--in-plane 1] [--thickness 5] [--gap 0] [--scan SCAN.nii.gz]
-        [--presets fast,standard,best] [--threads 2] [--steps N]
+        [--methods cubic,inverse,eclare,focvs] [--presets fast,standard,best] [--threads 2] [--steps N]
 
 Without --scan, the scan is made of random blobs: neither time nor memory depends on what is in it, unless training
 stops early. Each method runs in a process of its own. --steps shortens training, to know memory only.
@@ -18,6 +18,7 @@ from scipy.ndimage import gaussian_filter
 
 import eclare
 from throughplane.device import Stopwatch
+from throughplane.methods import METHODS
 from throughplane.pipeline import Acquired, How, carry_out, expected_seconds, plan, read_scan
 
 
@@ -28,13 +29,19 @@ def main() -> None:
     parser.add_argument("--thickness", type=float, default=5.0)
     parser.add_argument("--gap", type=float, default=0.0)
     parser.add_argument("--scan")
+    parser.add_argument("--methods", default="cubic,inverse,eclare,focvs")
     parser.add_argument("--presets", default="fast,standard,best")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--steps", type=int)
     arguments = parser.parse_args()
     presets = [preset for preset in arguments.presets.split(",") if preset]
     print("| method | announced s | took s | announced GiB | peak GiB | seconds to announce |\n" + "|---" * 6 + "|")
-    for method, preset in [("cubic", None), ("inverse", None), *(("eclare", preset) for preset in presets)]:
+    rows = [
+        (method, preset)
+        for method in arguments.methods.split(",")
+        for preset in (presets if METHODS[method].learns else [None])
+    ]
+    for method, preset in rows:
         with multiprocessing.get_context("spawn").Pool(1) as pool:
             cells = pool.apply(run, (arguments, method, preset))
         print("| " + " | ".join([method if preset is None else f"{method} {preset}", *cells]) + " |", flush=True)

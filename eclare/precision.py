@@ -8,8 +8,13 @@ import torch
 
 def reduced_precision(device: torch.device) -> AbstractContextManager[Any]:
     """bfloat16 where the device computes it natively, float32 elsewhere."""
+    return torch.autocast(device.type, torch.bfloat16) if computes_bfloat16(device) else nullcontext()
+
+
+def computes_bfloat16(device: torch.device) -> bool:
+    """Natively, not by emulation."""
     native = {
         "cpu": torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported(),
         "cuda": torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False),
     }
-    return torch.autocast(device.type, torch.bfloat16) if native.get(device.type, False) else nullcontext()
+    return native.get(device.type, False)

@@ -100,6 +100,14 @@ class SliceSelection:
         """Largest over smallest singular value of W: about 1 for separate slices, large when slices overlap."""
         return float(torch.linalg.cond(self.weights))
 
+    @cached_property
+    def measured_share(self) -> Float64[Tensor, " thin"]:
+        """Of each thin slice, the share of variance that y fixes: the diagonal of W+ W, from 0 to 1.
+
+        For thin slices that are taken to be unrelated; the mean is n_thick / n_thin.
+        """
+        return (self._pseudo_inverse @ self.weights).diagonal()
+
     @property
     def damping(self) -> float:
         """Damping of `consistent`: none for separate slices, `OVERLAP_DAMPING` for overlapping ones."""

@@ -48,6 +48,7 @@ class Stack:
         order: how to get back to the order of the file.
         resolved: how many voxels along a and b would hold all that was measured; fewer than there are where the
             scanner interpolated.
+        directions: where a, b and z point to in the world, such as "RAS".
     """
 
     slices: Float[Tensor, "a b thick"]
@@ -56,6 +57,7 @@ class Stack:
     scale: float
     order: WorkingOrder
     resolved: tuple[int, int]
+    directions: str = "RAS"
 
     def to(self, device: torch.device) -> "Stack":
         """The same stack with its slices on `device`."""
@@ -99,6 +101,10 @@ def stack_of(volume: Volume, acquisition: Acquisition, thin_mm: float) -> Stack:
         scale=scale,
         order=order,
         resolved=resolved,
+        directions="".join(
+            nib.aff2axcodes(volume.affine)[axis] if not flipped else nib.aff2axcodes(-volume.affine)[axis]
+            for axis, flipped in zip(order.axes, order.reversed, strict=True)
+        ),
     )
 
 

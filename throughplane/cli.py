@@ -10,7 +10,7 @@ from cyclopts import App, CycloptsError
 
 from throughplane.version import version
 
-EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_REFUSED, EXIT_MEMORY, EXIT_INTERRUPTED = 0, 1, 2, 3, 4, 130
+EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_REFUSED, EXIT_MEMORY, EXIT_WEIGHTS, EXIT_INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
 
 app = App(
     name="throughplane",
@@ -59,9 +59,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _exit_code(error: Exception) -> int:
     from forward_models import FlagConflict, InputRefused
+    from throughplane.sampling import WeightsMissing
 
     if isinstance(error, FlagConflict):
         return EXIT_USAGE
+    if isinstance(error, WeightsMissing):
+        return EXIT_WEIGHTS
     if isinstance(error, InputRefused):
         return EXIT_REFUSED
     return EXIT_MEMORY if isinstance(error, MemoryError) else EXIT_FAILED

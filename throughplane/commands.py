@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # at run time each command imports what it needs, so that --h
     from throughplane.outputs import Writer
     from throughplane.terminal import Teller
 
-MethodName = Literal["eclare", "smore", "cubic", "inverse"]
+MethodName = Literal["eclare", "focvs", "smore", "cubic", "inverse"]
 Preset = Literal["fast", "standard", "best"]
 Dtype = Literal["float32", "like-input"]
 
@@ -56,7 +56,8 @@ class MethodFlags:
     """How the thin volume is made."""
 
     method: MethodName = "eclare"
-    """eclare learns from the scan itself, as does smore, its predecessor; inverse regularises, cubic interpolates."""
+    """eclare learns from the scan itself, as does smore, its predecessor; focvs samples a trained prior, inverse
+    regularises, cubic interpolates."""
 
     spacing: float | None = None
     """Thin slice spacing in mm. By default the coarser true in-plane voxel size."""
@@ -66,7 +67,7 @@ class MethodFlags:
     auto (the default) finds it, file trusts the voxels."""
 
     preset: Preset | None = None
-    """Cost of a method that learns: fast, standard (the default) or best."""
+    """Cost of a method that learns or samples: fast, standard (the default) or best."""
 
     seed: int | None = None
     """Of a method that draws random numbers. Default 0."""
@@ -83,6 +84,14 @@ class MethodFlags:
 
     consistent: bool | None = None
     """Make the result of eclare explain the scan exactly, as a last step. On unless --no-consistent."""
+    prior: Path | None = None
+    """Checkpoint folder of the prior that focvs samples. By default the one that comes with the package."""
+
+    samples: int | None = None
+    """How many samples focvs draws; OUT is their mean. Default 1."""
+
+    noise_aware: Annotated[bool, Flag] = False
+    """focvs explains the scan to its noise instead of exactly: for noisy scans."""
 
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
@@ -212,6 +221,7 @@ def upsample(
     acquisition: AcquisitionFlags | None = None,
     method: MethodFlags | None = None,
     also: Annotated[list[tuple[Path, Path]] | None, Parameter(negative=(), show_default=False)] = None,
+    maps: Annotated[bool, Flag] = False,
     dry_run: Annotated[bool, Flag] = False,
     run: RunFlags | None = None,
 ) -> int:
@@ -225,6 +235,9 @@ def upsample(
         The thin-slice volume to write, and OUT.json beside it.
     also
         A mask, label map or other image on the grid of the scan, and where to write it on the thin grid. Repeatable.
+    maps
+        Write OUT_residual (W x - y), OUT_measured (share of variance that the scan fixes) and, with --samples, OUT_std
+        (spread of the samples) beside OUT.
     dry_run
         Say what would be done, write nothing.
     """
@@ -242,7 +255,8 @@ def upsample(
     _refuse_unsaved(how, dry_run)
     inputs = [scan, *(source for source, _ in companions), *([how.network] if how.network else [])]
     others = [how.save_network] if how.save_network else []
-    _check_outputs([out, *(target for _, target in companions)], inputs, run, others)
+    map_paths = {name: _beside(out, name) for name in _map_names(how)} if maps else {}
+    _check_outputs([out, *(target for _, target in companions), *map_paths.values()], inputs, run, others)
     profile = None if acquired.profile is None else _profile_flag(acquired.profile)
     known = Acquired(acquired.thickness, acquired.gap, profile, acquired.axis, acquired.volume, _in_plane_flag(how))
     read = read_scan(scan, known)
@@ -256,6 +270,9 @@ def upsample(
         network,
         how.init,
         how.consistent,
+        how.prior,
+        how.samples,
+        how.noise_aware,
         how.device,
         how.threads,
         run.dtype,
@@ -272,9 +289,11 @@ def upsample(
         return EXIT_OK
     with teller.progress() as progress:
         result = carry_out(planned, progress)
-    arguments = {"scan": scan, "out": out, **asdict(acquired), **asdict(how), "also": companions, **asdict(run)}
+    arguments = {"scan": scan, "out": out, **asdict(acquired), **asdict(how), "also": companions, "maps": maps or None}
+    arguments |= asdict(run)
     record = {**result.record, "arguments": arguments}
     writers = {target: image_writer(image.image("like-input")) for target, (image, _) in carried.items()}
+    writers |= {map_paths[name]: image_writer(found) for name, found in result.maps.items() if name in map_paths}
     if how.save_network is not None and result.network is not None:
         writers[how.save_network] = partial(save_network, result.network)
     _write(out, result.volume, record, run, teller, writers)
@@ -493,6 +512,19 @@ def _refuse_ignored(run: RunFlags, dry_run: bool) -> None:
         raise FlagConflict("--quiet would leave --dry-run nothing to say; leave one out")
     if run.verbose:
         raise FlagConflict("--verbose would be ignored with --dry-run, which tells all it knows; leave one out")
+
+
+def _map_names(how: MethodFlags) -> tuple[str, ...]:
+    """What --maps writes."""
+    return ("residual", "measured", "std") if (how.samples or 1) > 1 else ("residual", "measured")
+
+
+def _beside(out: Path, name: str) -> Path:
+    """thin_std.nii.gz for thin.nii.gz."""
+    from forward_models.files import IMAGE_SUFFIXES
+
+    suffix = next((s for s in IMAGE_SUFFIXES if out.name.endswith(s)), out.suffix)
+    return out.with_name(f"{out.name.removesuffix(suffix)}_{name}{suffix}")
 
 
 def _refuse_unsaved(how: MethodFlags, dry_run: bool) -> None:

@@ -17,18 +17,24 @@ from forward_models.solve import total_variation_inverse, total_variation_second
 from forward_models.stack import Stack
 from forward_models.timing import seconds_of
 
-MethodName = Literal["eclare", "smore", "cubic", "inverse"]
+MethodName = Literal["eclare", "focvs", "smore", "cubic", "inverse"]
 Preset = Literal["fast", "standard", "best"]
 LEARNED_MEMORY = (7.5e8, 20, 20)  # see `Method`
 
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """A thin volume in working order, what the record should say of how it came about, and the network that made it."""
+    """A thin volume in working order, what the record should say of how it came about, and what else came of it.
+
+    Attributes:
+        network: that made it, for methods with one.
+        sd: standard deviation over posterior samples, for methods that draw several.
+    """
 
     thin: Float[Tensor, "a b thin"]
     details: Mapping[str, Any] = field(default_factory=dict)
     network: SavedNetwork | None = None
+    sd: Float[Tensor, "a b thin"] | None = None
 
 
 @dataclass(frozen=True)
@@ -149,6 +155,11 @@ def _inverse_seconds(stack: Stack, preset: Preset) -> float:
     return total_variation_seconds(stack)
 
 
+def _no_seconds(stack: Stack, preset: Preset) -> float:
+    del stack, preset
+    raise ValueError("focvs needs a prior: throughplane.sampling.load_sampler(...).method()")
+
+
 def _smore_seconds(stack: Stack, preset: Preset) -> float:
     return _learned_seconds(stack, eclare.PRESETS[preset].as_smore(), None)
 
@@ -158,9 +169,16 @@ def _learned_seconds(stack: Stack, config: EclareConfig, start: StartingNetwork 
     return eclare.training_seconds(measured, config, start) + eclare.inference_seconds(measured, config)
 
 
+def without_prior(stack: Stack, preset: Preset, generator: torch.Generator, progress: Progress) -> Outcome:
+    """FOCVS is made by `throughplane.sampling`, which brings the prior."""
+    del stack, preset, generator, progress
+    raise ValueError("focvs needs a prior: throughplane.sampling.load_sampler(...).method()")
+
+
 METHODS: Mapping[MethodName, Method] = MappingProxyType(
     {
         "eclare": learned(start=None, consistent=True),
+        "focvs": Method(without_prior, learns=True, memory=(6.5e8, 70, 0), seconds=_no_seconds),
         "smore": Method(smore, learns=True, memory=LEARNED_MEMORY, seconds=_smore_seconds),
         "cubic": Method(cubic, learns=False, memory=(4e8, 12, 0), seconds=_cubic_seconds),
         "inverse": Method(inverse, learns=False, memory=(4e8, 58, 0), seconds=_inverse_seconds),

@@ -18,6 +18,7 @@ from forward_models import (
     Sidecar,
     SliceGrid,
     SliceProfile,
+    SliceSelection,
     Volume,
     acquisition_of,
     noise_sd,
@@ -46,6 +47,7 @@ from throughplane.device import (
 from throughplane.inspection import acquisition_record, geometry_record
 from throughplane.methods import METHODS, Method, MethodName, Preset, applied_again, learned
 from throughplane.residual import left_over, residual_record
+from throughplane.sampling import Sampler, load_sampler
 from throughplane.version import version
 
 DEFAULT_PRESET: Preset = "standard"
@@ -77,6 +79,8 @@ class How:
         network: trained before, to be applied instead of training one.
         init: where eclare's network starts: a file, "none" for scratch, None for the one that comes with the package.
         consistent: whether eclare makes its result explain the scan as a last step; None does.
+        prior, samples, noise_aware: of focvs: a checkpoint folder, how many samples to draw and average, and whether
+            they explain the scan to its noise instead of exactly.
         device, threads: where the arithmetic runs.
         dtype: of the image.
     """
@@ -88,6 +92,9 @@ class How:
     network: SavedNetwork | None = None
     init: str | Path | None = None
     consistent: bool | None = None
+    prior: Path | None = None
+    samples: int | None = None
+    noise_aware: bool = False
     device: str = "auto"
     threads: int | None = None
     dtype: Dtype = "float32"
@@ -120,6 +127,7 @@ class Plan:
     device: torch.device
     threads: int | None
     dtype: Dtype
+    sampler: Sampler | None
 
     @property
     def thin_shape(self) -> tuple[int, int, int]:
@@ -147,6 +155,8 @@ class Result:
         residual: W x - y of `image` on the grid of the scan, in its units: where it disagrees with the measurement.
         volume: as computed, before it was rounded to the dtype of `image`.
         network: that made it, for `eclare.save_network`; None for methods without one.
+        sd: standard deviation over the samples of focvs, in the units of the scan; None for a single one.
+        measured: per voxel of the thin volume, the share of variance that the scan fixes, from 0 to 1.
     """
 
     image: nib.Nifti1Image
@@ -154,6 +164,14 @@ class Result:
     residual: nib.Nifti1Image
     volume: Volume
     network: SavedNetwork | None = None
+    sd: nib.Nifti1Image | None = None
+    measured: nib.Nifti1Image | None = None
+
+    @property
+    def maps(self) -> Mapping[str, nib.Nifti1Image]:
+        """What says how far to trust the volume, by name."""
+        named = {"residual": self.residual, "measured": self.measured, "std": self.sd}
+        return {name: image for name, image in named.items() if image is not None}
 
 
 def super_resolve(
@@ -174,13 +192,17 @@ def super_resolve(
     network: SavedNetwork | None = None,
     init: str | Path | None = None,
     consistent: bool | None = None,
+    prior: Path | None = None,
+    samples: int | None = None,
+    noise_aware: bool = False,
     progress: Progress = silent,
 ) -> Result:
     """Turn a stack of thick slices into a thin-slice volume.
 
     Args:
         scan: path of a .nii, .nii.gz or .mgz file (its JSON sidecar is read too), or a nibabel image.
-        method: `eclare` learns from the scan itself, as does its predecessor `smore`; `inverse` regularises, `cubic`
+        method: `eclare` learns from the scan itself, as does its predecessor `smore`; `focvs` samples a trained prior,
+            `inverse` regularises, `cubic`
             interpolates.
         thickness_mm, gap_mm: of the slices; by default from the sidecar, else no gap is assumed.
         profile: a family of `forward_models` (`Gaussian`, `Box`, `slr`) or a sampled profile; default Gaussian.
@@ -189,7 +211,7 @@ def super_resolve(
         in_plane_mm: true voxel size in plane, one or two in the order of the file; `auto` finds out whether the scanner
             interpolated, None trusts the file.
         spacing_mm: of the thin slices; by default the coarser true in-plane voxel size.
-        preset: cost of methods that learn: `fast`, `standard` (default) or `best`.
+        preset: cost of methods that learn or sample: `fast`, `standard` (default) or `best`.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         threads: CPU threads; by default as many as torch chooses.
         seed: of methods that draw random numbers; default 0.
@@ -197,15 +219,19 @@ def super_resolve(
         init: where the network of eclare starts: by default with what other heads taught it, a network that comes with
             this package; "none" learns from the scan alone; or a file of scripts/pretrain_eclare.py.
         consistent: whether eclare makes its result explain the scan as a last step; it does by default.
+        prior: of focvs, a checkpoint folder; by default the one that comes with the package.
+        samples: of focvs, how many to draw; the volume is their mean. Default 1.
+        noise_aware: focvs explains the scan to its noise instead of exactly.
         progress: called with stage, steps done and steps in all.
 
     Raises:
         InputRefused: the scan cannot be processed as it is; the message says why and what to do.
         FlagConflict: arguments contradict each other, or one would be ignored.
         throughplane.OutOfMemory: with what to do.
+        throughplane.sampling.WeightsMissing: there is no prior to sample.
     """
     read = read_scan(scan, Acquired(thickness_mm, gap_mm, profile, axis, volume, in_plane_mm))
-    how = How(method, spacing_mm, preset, seed, network, init, consistent, device, threads)
+    how = How(method, spacing_mm, preset, seed, network, init, consistent, prior, samples, noise_aware, device, threads)
     return carry_out(plan(read, how), progress)
 
 
@@ -235,16 +261,19 @@ def plan(scan: Scan, how: How) -> Plan:
     thin = _thin_grid(scan, how.spacing_mm)
     if how.network is not None:
         how.network.require_fit(slice_selection(scan.acquisition.slices, thin, scan.acquisition.profile))
+    device = device_named(how.device)
+    sampler = load_sampler(how.prior, how.samples, device, how.noise_aware) if how.method == "focvs" else None
     return Plan(
         scan,
         thin,
         how.method,
-        _method(how),
+        _method(how) if sampler is None else sampler.method(),
         DEFAULT_PRESET if how.preset is None else how.preset,
         DEFAULT_SEED if how.seed is None else how.seed,
-        device_named(how.device),
+        device,
         how.threads,
         how.dtype,
+        sampler,
     )
 
 
@@ -270,9 +299,13 @@ def _refuse_ignored(how: How) -> None:
         if how.network is not None:
             raise FlagConflict(f"{flag} {value} would be ignored: with --network nothing is learned; leave one out")
     of_eclare = {"--network": how.network, "--init": how.init, "--consistent": how.consistent}
-    given = [name for name, told in of_eclare.items() if told is not None]
-    if given and how.method != "eclare":
-        raise FlagConflict(f"{given[0]} would be ignored: it is for eclare, not --method {how.method}; leave one out")
+    of_focvs = {"--prior": how.prior, "--samples": how.samples, "--noise-aware": how.noise_aware or None}
+    for owner, flags in (("eclare", of_eclare), ("focvs", of_focvs)):
+        given = [name for name, told in flags.items() if told is not None]
+        if given and how.method != owner:
+            raise FlagConflict(
+                f"{given[0]} would be ignored: it is for {owner}, not --method {how.method}; leave one out"
+            )
     if how.network is not None and how.init is not None:
         raise FlagConflict("--init would be ignored: with --network nothing is learned; leave one out")
 
@@ -336,7 +369,24 @@ def carry_out(plan: Plan, progress: Progress = silent) -> Result:
         "peak_memory_bytes": peak_memory_bytes(),
     }
     left = scan.volume.on_grid(residual, acquisition.axis, acquisition.slices)
-    return Result(volume.image(plan.dtype), record, left.image(), volume, outcome.network)
+    sd = None if outcome.sd is None else replace(volume, data=stack.in_file_order(outcome.sd))
+    return Result(
+        volume.image(plan.dtype),
+        record,
+        left.image(),
+        volume,
+        outcome.network,
+        None if sd is None else sd.image(),
+        measured_map(volume, selection).image(),
+    )
+
+
+def measured_map(thin: Volume, selection: SliceSelection) -> Volume:
+    """`SliceSelection.measured_share` for every voxel of a thin volume."""
+    shape = [1, 1, 1]
+    shape[selection.axis] = selection.thin.count
+    share = selection.measured_share.numpy().astype(np.float32).reshape(shape)
+    return replace(thin, data=np.broadcast_to(share, thin.data.shape))
 
 
 def software_record() -> dict[str, Any]:

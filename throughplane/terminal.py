@@ -180,6 +180,7 @@ class Teller:
             ("in plane", _in_plane(acquisition.in_plane_mm, true_mm, acquisition.in_plane_source.value)),
             ("thin volume", f"{shape}, thin slices of {_mm(plan.thin.spacing_mm)}"),
             ("method", f"{plan.method_name}{preset}, on {plan.device}"),
+            *_prior_row(plan),
             *(("also", f"{target} ({kind.value})") for target, kind in companions.items()),
         ]
         for name, text in rows:
@@ -220,6 +221,13 @@ def _duration(seconds: float) -> str:
     if seconds < 5400:
         return f"about {seconds / 60:.0f} minutes"
     return f"about {seconds / 3600:.1f} hours"
+
+
+def _prior_row(plan: Plan) -> list[tuple[str, str]]:
+    if plan.sampler is None:
+        return []
+    samples = plan.sampler.samples
+    return [("prior", f"{plan.sampler.checkpoint.sha256[:12]}, {samples} sample{'s' * (samples > 1)}")]
 
 
 def _mm(value: float) -> str:

@@ -441,7 +441,7 @@ def test_an_unknown_method_is_refused():
     """By the function itself; the types that tests enforce would speak first."""
     scan, how = read_scan(nib.Nifti1Image(HEAD, HEAD_AFFINE), Acquired()), How()
     object.__setattr__(how, "method", "magic")
-    with pytest.raises(InputRefused, match="method 'magic' is unknown; expected one of eclare, smore, cubic, inverse"):
+    with pytest.raises(InputRefused, match="'magic' is unknown; expected one of eclare, focvs, smore, cubic, inverse"):
         plan(scan, how)
 
 

@@ -1,0 +1,35 @@
+"""FOCVS: samples of a diffusion prior that keep every measured slice."""
+
+from focvs.config import PRESETS, FocvsConfig
+from focvs.consistency import Consistency, exact, noise_aware, noise_matched, smooth, unmeasured
+from focvs.denoising import SliceDenoiser, VolumeDenoiser, by_slices
+from focvs.grid import PriorGrid, prior_grid
+from focvs.levels import noise_levels
+from focvs.posterior import Posterior, SlicePrior, draws, super_resolve, take_turns
+from focvs.sampler import sample
+from focvs.views import View, view_of
+
+__all__ = [
+    "PRESETS",
+    "Consistency",
+    "FocvsConfig",
+    "Posterior",
+    "PriorGrid",
+    "SliceDenoiser",
+    "SlicePrior",
+    "View",
+    "VolumeDenoiser",
+    "by_slices",
+    "draws",
+    "exact",
+    "noise_aware",
+    "noise_levels",
+    "noise_matched",
+    "prior_grid",
+    "sample",
+    "smooth",
+    "super_resolve",
+    "take_turns",
+    "unmeasured",
+    "view_of",
+]

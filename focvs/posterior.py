@@ -1,0 +1,134 @@
+"""Several samples of one scan: each, their mean, and their spread."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import cycle
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from focvs.config import FocvsConfig
+from focvs.consistency import Consistency, smooth
+from focvs.denoising import VolumeDenoiser, by_slices
+from focvs.grid import PriorGrid, prior_grid
+from focvs.sampler import sample
+from focvs.views import WORLD, view_of
+from forward_models.progress import Progress, silent
+from forward_models.solve import total_variation_inverse
+from forward_models.stack import Stack
+
+
+@dataclass(frozen=True)
+class SlicePrior:
+    """A denoiser of slices in three planes.
+
+    Attributes:
+        denoise: (slices, sigma, world axis of their normal) -> x0; slices (batch, rows, columns), rows and columns
+            in the order and directions of RAS, intensities as `forward_models.intensity_scale` leaves them.
+        spacing_mm: of its pixels.
+    """
+
+    denoise: Callable[[Tensor, float, int], Tensor]
+    spacing_mm: float
+
+
+@dataclass(frozen=True, eq=False)
+class Posterior:
+    """What several samples say.
+
+    Attributes:
+        mean: of the samples; the sample itself if there is one. Explains the scan as well as each of them.
+        sd: standard deviation over samples, per voxel; None for one sample.
+        samples: how many.
+        sweeps: of the denoiser over the volume, in all.
+        spacing_mm: of the voxels that the prior worked on.
+    """
+
+    mean: Float[Tensor, "a b thin"]
+    sd: Float[Tensor, "a b thin"] | None
+    samples: int
+    sweeps: int
+    spacing_mm: tuple[float, float, float]
+
+
+def super_resolve(
+    stack: Stack,
+    prior: SlicePrior,
+    config: FocvsConfig,
+    *,
+    generator: torch.Generator,
+    samples: int = 1,
+    consistency: Consistency = smooth,
+    noise_sd: float = 0.0,
+    progress: Progress = silent,
+) -> Posterior:
+    """Mean and spread of `samples` draws from the prior that explain the scan; `noise_sd` is that of its noise."""
+    grid = prior_grid(stack, prior.spacing_mm)
+    mean, squares, count = torch.zeros(()), torch.zeros(()), 0
+    each = draws(grid, prior, config, samples, consistency, noise_sd, generator=generator, progress=progress)
+    for x in each:
+        count += 1
+        deviation = x - mean  # Welford 1962
+        mean = mean + deviation / count
+        squares = squares + deviation * (x - mean)
+    a, b = grid.stack.in_plane_mm
+    return Posterior(
+        mean=mean,
+        sd=torch.sqrt(squares / (count - 1)) if count > 1 else None,
+        samples=count,
+        sweeps=count * config.steps * config.repeats,
+        spacing_mm=(a, b, grid.stack.selection.thin.spacing_mm),
+    )
+
+
+def draws(
+    grid: PriorGrid,
+    prior: SlicePrior,
+    config: FocvsConfig,
+    samples: int,
+    consistency: Consistency = smooth,
+    noise_sd: float = 0.0,
+    *,
+    generator: torch.Generator,
+    progress: Progress = silent,
+) -> Iterator[Float[Tensor, "a b thin"]]:
+    """Samples on the scan's own grid, one after the other. Sample k does not depend on how many there are."""
+    stack = grid.stack
+    start = total_variation_inverse(stack, progress=progress).x if config.from_estimate else None
+    turns = take_turns(prior, stack, config.own_plane_every)
+    for k in range(samples):
+        own = torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=generator)))
+        x = sample(
+            turns,
+            consistency,
+            stack.slices,
+            stack.selection,
+            config.levels,
+            generator=own,
+            start=start,
+            noise_sd=noise_sd,
+            eta=config.eta,
+            repeats=config.repeats,
+            told=partial(_tell, progress, k, samples),
+        )
+        yield grid.carried(x, consistency, noise_sd)
+
+
+def _tell(progress: Progress, sample_index: int, samples: int, done: int, total: int) -> None:
+    progress("focvs", sample_index * total + done, samples * total)
+
+
+def take_turns(prior: SlicePrior, stack: Stack, own_plane_every: int = 0) -> Sequence[VolumeDenoiser]:
+    """Denoisers in the planes that hold the slice axis, and every so many turns one in the plane of the scan."""
+    own = next(axis for axis, letter in enumerate(WORLD) if view_of(stack.directions, axis).axes[0] == 2)
+    across = [_in_plane(prior, stack, axis) for axis in (1, 0, 2) if axis != own]
+    if not own_plane_every:
+        return across
+    others, scanned = cycle(across), _in_plane(prior, stack, own)
+    return [next(others) if turn % own_plane_every else scanned for turn in range(1, 2 * own_plane_every + 1)]
+
+
+def _in_plane(prior: SlicePrior, stack: Stack, world_axis: int) -> VolumeDenoiser:
+    return by_slices(lambda x, sigma: prior.denoise(x, sigma, world_axis), view_of(stack.directions, world_axis))

@@ -1,0 +1,124 @@
+"""FOCVS with a prior from a checkpoint folder: where weights come from, and the method they make."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+import focvs
+from eclare.precision import computes_bfloat16
+from forward_models import InputRefused, noise_sd
+from forward_models.progress import Progress
+from forward_models.solve import total_variation_seconds
+from forward_models.stack import Stack
+from forward_models.timing import seconds_of
+from throughplane.methods import METHODS, Method, Outcome, Preset
+
+if TYPE_CHECKING:
+    from priors import Checkpoint
+
+DEFAULT_PRIOR = Path(__file__).parents[1] / "priors" / "weights" / "head-2d"
+
+
+LEAST_TIMED_ROWS = 16
+
+
+class WeightsMissing(InputRefused):
+    """There are no weights where they were looked for. Exit code 5."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sampler:
+    """A prior, how many samples to draw from it, and whether they explain the scan exactly or to its noise."""
+
+    checkpoint: "Checkpoint"
+    samples: int
+    noise_aware: bool
+
+    def slice_prior(self, device: torch.device) -> focvs.SlicePrior:
+        """As focvs wants it, on `device`."""
+        from priors import Plane, Prior
+
+        prior = Prior(self.checkpoint.prior.network.to(device))
+        planes = {plane.value: plane for plane in Plane}
+
+        def denoise(slices: Float[Tensor, "batch rows columns"], sigma: float, world_axis: int) -> Tensor:
+            return prior.denoise(slices, sigma, planes[world_axis])
+
+        return focvs.SlicePrior(denoise, self.checkpoint.preprocess["spacing_mm"])
+
+    def method(self) -> Method:
+        """As a row of the methods table."""
+
+        def run(stack: Stack, preset: Preset, generator: torch.Generator, progress: Progress) -> Outcome:
+            config = focvs.PRESETS[preset]
+            prior = self.slice_prior(stack.slices.device)
+            noise = noise_sd(stack.slices) if self.noise_aware else 0.0
+            drawn = focvs.super_resolve(
+                stack,
+                prior,
+                config,
+                generator=generator,
+                samples=self.samples,
+                consistency=focvs.noise_matched if noise else focvs.smooth,
+                noise_sd=noise,
+                progress=progress,
+            )
+            details = {
+                "explains_the_scan": "to its noise" if noise else "exactly",
+                "samples": drawn.samples,
+                "sweeps": drawn.sweeps,
+                "noise_levels": [round(level, 6) for level in config.levels],
+                "prior_voxel_mm": drawn.spacing_mm,
+                "prior": self.record(),
+            }
+            return Outcome(drawn.mean, details, sd=drawn.sd)
+
+        return Method(run, learns=True, memory=METHODS["focvs"].memory, seconds=self.seconds)
+
+    def seconds(self, stack: Stack, preset: Preset) -> float:
+        """How long it will take, from two sweeps over a few rows."""
+        config = focvs.PRESETS[preset]
+        piece = stack.rows(max(LEAST_TIMED_ROWS, stack.slices.shape[0] // 16))
+        two = replace(config, steps=2, repeats=1, from_estimate=False)
+        prior = self.slice_prior(stack.slices.device)
+        timed = seconds_of(
+            lambda: focvs.super_resolve(piece, prior, two, generator=torch.Generator()), stack.slices.device
+        )
+        sweeps = self.samples * config.steps * config.repeats
+        starting = total_variation_seconds(stack) if config.from_estimate else 0.0
+        return starting + timed / 2 * sweeps * stack.slices.shape[0] / piece.slices.shape[0]
+
+    def record(self) -> Mapping[str, Any]:
+        """Which prior it was."""
+        licences = sorted({scan["licence"] for scan in self.checkpoint.data["train"]})
+        reached = self.checkpoint.config.get("reached", {})
+        return {"sha256": self.checkpoint.sha256, "trained_steps": reached.get("step"), "licences_of_data": licences}
+
+
+def load_sampler(folder: Path | None, samples: int | None, device: torch.device, noise_aware: bool = False) -> Sampler:
+    """The prior in `folder`, by default the one that comes with the package.
+
+    Raises:
+        WeightsMissing: there is no such folder.
+        InputRefused: it is damaged, `samples` is no number of samples, or diffusers is not installed.
+    """
+    if samples is not None and samples < 1:
+        raise InputRefused(f"--samples {samples}; expected at least 1")
+    if find_spec("diffusers") is None:
+        raise InputRefused("--method focvs needs diffusers; run: pip install 'throughplane[focvs]'")
+    where = DEFAULT_PRIOR if folder is None else folder
+    if not where.is_dir():
+        raise WeightsMissing(
+            f"no prior weights in {where}; pass --prior with a checkpoint folder, such as priors/weights/head-2d of "
+            "the repository or one that train_prior.py made, or use --method eclare, which needs none"
+        )
+    from priors import load_checkpoint  # diffusers takes seconds to import
+
+    dtype = torch.bfloat16 if computes_bfloat16(device) else torch.float32
+    return Sampler(load_checkpoint(where, dtype), samples or 1, noise_aware)
