@@ -62,6 +62,12 @@ def stop_on_signal() -> Iterator[Callable[[], bool]]:
                 signal.signal(caught, handler)
 
 
+def leave_signals_to_parent(_worker: int) -> None:
+    """A signal often goes to a whole group of processes; workers must live until the last checkpoint is written."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+
+
 class WorkClock:
     """Minutes of work: what a stopped process missed does not count."""
 

@@ -21,7 +21,7 @@ from priors.denoiser import Prior, new_denoiser
 from priors.folders import Json
 from priors.learner import Learner, TrainingConfig, config_record, new_learner, train_state
 from priors.noise import Preconditioning
-from priors.pace import Schedule, WorkClock, stop_on_signal
+from priors.pace import Schedule, WorkClock, leave_signals_to_parent, stop_on_signal
 from priors.patches import Batch, BatchIndices, Patches, collate
 from priors.validation import FixedSlice, fixed_slices, mean_psnr_by_sigma
 
@@ -186,7 +186,13 @@ def _batches(
     patches: Patches, config: TrainingConfig, schedule: Schedule, step: int, accelerator: Accelerator
 ) -> Iterator[Batch]:
     indices = BatchIndices(config.batch_size, step, accelerator.process_index, accelerator.num_processes)
-    loader = DataLoader(patches, batch_sampler=indices, num_workers=schedule.workers, collate_fn=collate)
+    loader = DataLoader(
+        patches,
+        batch_sampler=indices,
+        num_workers=schedule.workers,
+        collate_fn=collate,
+        worker_init_fn=leave_signals_to_parent,
+    )
     for batch in loader:
         yield batch.to(accelerator.device)
 

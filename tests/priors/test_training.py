@@ -1,8 +1,10 @@
 """Training learns, resumes bit for bit, stops when asked, and says what went wrong."""
 
 import json
+import multiprocessing
 import os
 import signal
+import time
 from dataclasses import replace
 
 import pytest
@@ -121,6 +123,20 @@ def test_a_signal_ends_training_with_a_checkpoint(corpus, tmp_path, number):
     train(TINY_TRAINING, Schedule(last_step=50), corpus, tmp_path, report=stop)
     assert state_of(tmp_path)[1]["step"] == 3
     assert signal.getsignal(number) is before
+
+
+def test_a_signal_to_workers_too_ends_training_with_a_checkpoint(corpus, tmp_path):
+    """As from a terminal or a scheduler, which signal the whole group."""
+
+    def stop(progress):
+        if progress.step == 2:
+            for worker in multiprocessing.active_children():
+                os.kill(worker.pid, signal.SIGTERM)
+            time.sleep(0.3)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    train(TINY_TRAINING, Schedule(last_step=50, workers=1), corpus, tmp_path, report=stop)
+    assert state_of(tmp_path)[1]["step"] == 3
 
 
 def test_without_a_signal_nothing_stops():
