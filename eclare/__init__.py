@@ -1,6 +1,7 @@
 """ECLARE: super-resolution learned from the scan itself (Remedios et al., arXiv 2503.11787)."""
 
 from eclare.config import PRESETS, BlockKind, EclareConfig
+from eclare.espreso import EspresoConfig, espreso
 from eclare.inference import super_resolve
 from eclare.network import ThroughPlaneNetwork
 from eclare.profile_estimation import ProfileConfig, ProfileTrace, estimate_profile
@@ -11,6 +12,7 @@ __all__ = [
     "PRESETS",
     "BlockKind",
     "EclareConfig",
+    "EspresoConfig",
     "ProfileConfig",
     "ProfileTrace",
     "SavedNetwork",
@@ -18,6 +20,7 @@ __all__ = [
     "TrainedFor",
     "Training",
     "TrainingDiverged",
+    "espreso",
     "estimate_profile",
     "load_network",
     "save_network",

@@ -43,6 +43,7 @@ from throughplane.device import (
 )
 from throughplane.inspection import acquisition_record, geometry_record
 from throughplane.methods import METHODS, Method, MethodName, Preset, applied_again
+from throughplane.profile import Estimator, with_estimate, with_thickness_found
 from throughplane.residual import left_over, residual_record
 from throughplane.version import version
 
@@ -59,6 +60,7 @@ class Acquired:
     profile: ProfileFamily | SliceProfile | None = None
     axis: int | None = None
     volume: int | None = None
+    estimator: Estimator | None = None  # of the profile and the thickness, where the scan shall tell them
 
 
 @dataclass(frozen=True)
@@ -207,6 +209,8 @@ def read_scan(scan: str | Path | nib.spatialimages.SpatialImage, acquired: Acqui
         gap_mm=acquired.gap_mm,
         profile=acquired.profile,
     )
+    if acquired.estimator is not None:
+        acquisition = with_estimate(volume, acquisition, acquired.estimator)
     return Scan(name, volume, acquisition)
 
 
@@ -214,6 +218,8 @@ def plan(scan: Scan, how: How) -> Plan:
     """Settle everything that can be settled, and refuse what cannot, before the arithmetic starts."""
     _refuse_ignored(how)
     require_threads(how.threads)
+    if how.method == "eclare" and how.network is None:
+        scan = replace(scan, acquisition=with_thickness_found(scan.volume, scan.acquisition))
     thin = _thin_grid(scan, how.spacing_mm)
     if how.network is not None:
         how.network.require_fit(slice_selection(scan.acquisition.slices, thin, scan.acquisition.profile))
