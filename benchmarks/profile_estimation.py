@@ -5,19 +5,19 @@
 
 Every thin volume becomes a scan along the superior-inferior axis with each of 8 profiles at each of 3 spacings that are
 at least half its FWHM. OUT.json is written after every case, and cases in it are not repeated. `--thick` adds real
-scans and the thickness that their protocol says. ESPRESO runs with one seed. Table and summary are printed at the end.
+scans and the thickness that their protocol says. Table and summary are printed at
+the end.
 """
 
 import argparse
 import json
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 
-from eclare import EspresoConfig, espreso, estimate_profile
+from eclare import espreso, estimate_profile
 from forward_models import Box, Gaussian, SliceProfile, Volume, acquisition_of, read_volume, simulate, slr
 from throughplane.outputs import json_writer, write_all
 from throughplane.profile import Estimator
@@ -30,7 +30,7 @@ PROFILES: tuple[SliceProfile, ...] = (
 SPACINGS_MM = (8.0, 4.0, 2.0)
 ESTIMATORS: dict[str, Estimator] = {
     "variograms": estimate_profile,
-    "espreso": partial(espreso, config=EspresoConfig(seeds=1)),
+    "espreso": espreso,
 }
 
 

@@ -257,7 +257,7 @@ def _fit(
     g_z, g_x, variance = (
         v.sum(axis=1)[:, likeliest] for v in (variograms.through_plane, variograms.in_plane, variograms.variance)
     )
-    variance = np.where(variance > 0, variance, np.inf)  # bands that hold nothing
+    variance = np.where(variance > 1e-9 * variance.max(), variance, np.inf)  # bands that hold nothing
     families = dict(zip(FAMILIES, posterior.reshape(len(FAMILIES), -1), strict=True))
     return VariogramFit(widths_mm, families, lags_mm, config.bands_per_mm, g_z / variance, g_x / variance)
 
@@ -425,7 +425,7 @@ class _Inference:
             for v in (self.variograms.through_plane, self.variograms.in_plane)
         )
         tiny = np.finfo(float).tiny
-        ratio = np.log(np.maximum(through, tiny) / np.maximum(within, tiny))
+        ratio = np.log(np.maximum(through, tiny)) - np.log(np.maximum(within, tiny))
         misfit = (np.einsum("nij,dnj->dni", self.whitening, ratio) ** 2).sum(axis=-1)
         log_posterior = self.log_prior - 0.5 * misfit - self.log_determinant
         weight = np.exp(log_posterior - log_posterior.max(axis=1, keepdims=True))

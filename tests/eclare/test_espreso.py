@@ -99,6 +99,12 @@ def test_it_returns_a_profile_and_how_it_came_to_it(scan):
     assert trace.repeatability_mm[0] <= trace.repeatability_mm[1]
 
 
+def test_a_profile_that_never_left_its_start_is_not_trusted(scan):
+    _, trace = espreso(scan, config=EspresoConfig(steps=1, batch=2))
+    assert not trace.informative
+    assert "did not learn" in trace.doubts[0]
+
+
 def test_the_same_seed_gives_the_same_profile_and_the_global_generator_is_left_alone(scan):
     state = torch.random.get_rng_state()
     first, second, other = (
