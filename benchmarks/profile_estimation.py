@@ -1,10 +1,12 @@
 """Slice profiles estimated from simulated scans of thin volumes never trained on, and from real scans.
 
-    python benchmarks/profile_estimation.py OUT.json THIN.nii.gz... [--thick SCAN=MM...] [--table-only]
+    python benchmarks/profile_estimation.py OUT.json THIN.nii.gz... [--estimator NAME] [--thick SCAN=MM...]
+        [--table-only]
 
 Every thin volume becomes a scan along the superior-inferior axis with each of 8 profiles at each of 3 spacings that are
 at least half its FWHM. OUT.json is written after every case, and cases in it are not repeated. `--thick` adds real
-scans and the thickness that their protocol says. The table and its summary are printed at the end.
+scans and the thickness that their protocol says. Table and summary are printed at
+the end.
 """
 
 import argparse
@@ -15,9 +17,10 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from eclare import estimate_profile
+from eclare import espreso, estimate_profile
 from forward_models import Box, Gaussian, SliceProfile, Volume, acquisition_of, read_volume, simulate, slr
 from throughplane.outputs import json_writer, write_all
+from throughplane.profile import Estimator
 
 PROFILES: tuple[SliceProfile, ...] = (
     *(Gaussian(mm) for mm in (2.0, 4.0, 8.0)),
@@ -25,6 +28,10 @@ PROFILES: tuple[SliceProfile, ...] = (
     *(slr(mm) for mm in (3.0, 5.0)),
 )
 SPACINGS_MM = (8.0, 4.0, 2.0)
+ESTIMATORS: dict[str, Estimator] = {
+    "variograms": estimate_profile,
+    "espreso": espreso,
+}
 
 
 def main() -> None:
@@ -32,18 +39,20 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("thin", type=Path, nargs="*")
     parser.add_argument("--thick", nargs="*", default=[], help="SCAN=MM")
+    parser.add_argument("--estimator", choices=ESTIMATORS, default="variograms")
     parser.add_argument("--table-only", action="store_true")
     arguments = parser.parse_args()
+    estimator = ESTIMATORS[arguments.estimator]
     results: dict[str, Any] = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
     for path, spacing, profile in cases(arguments.thin if not arguments.table_only else []):
         key = f"{path.name.split('.')[0]} {profile.name} {profile.fwhm_mm:g} {spacing:g}"
         if key not in results:
-            tell(arguments.out, results, key, simulated(path, profile, spacing))
+            tell(arguments.out, results, key, simulated(path, profile, spacing, estimator))
     for scan in arguments.thick if not arguments.table_only else []:
         name, thickness = scan.split("=")
         key = f"{Path(name).name.split('.')[0]} real {thickness}"
         if key not in results:
-            tell(arguments.out, results, key, case(read_volume(Path(name)), None, float(thickness)))
+            tell(arguments.out, results, key, case(read_volume(Path(name)), None, float(thickness), estimator))
     print(table(results))
 
 
@@ -64,16 +73,16 @@ def tell(out: Path, results: dict[str, Any], key: str, result: dict[str, Any]) -
     print(key, result, flush=True)
 
 
-def simulated(path: Path, profile: SliceProfile, spacing_mm: float) -> dict[str, Any]:
+def simulated(path: Path, profile: SliceProfile, spacing_mm: float, estimator: Estimator) -> dict[str, Any]:
     thin = read_volume(path)
     axis = int(np.argmax(np.abs(nib.io_orientation(thin.affine)[:, 0] == 2)))
-    return case(simulate(thin, profile, spacing_mm - profile.fwhm_mm, axis=axis), axis, profile.fwhm_mm)
+    return case(simulate(thin, profile, spacing_mm - profile.fwhm_mm, axis=axis), axis, profile.fwhm_mm, estimator)
 
 
-def case(scan: Volume, axis: int | None, truth_mm: float) -> dict[str, Any]:
+def case(scan: Volume, axis: int | None, truth_mm: float, estimator: Estimator) -> dict[str, Any]:
     """Estimate and compare."""
     acquisition = acquisition_of(scan, axis=axis)
-    _, trace = estimate_profile(scan, acquisition)
+    _, trace = estimator(scan, acquisition)
     return {
         "spacing_mm": round(acquisition.spacing_mm, 3),
         "truth_mm": truth_mm,

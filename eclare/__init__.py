@@ -1,6 +1,7 @@
 """ECLARE: super-resolution learned from the scan itself (Remedios et al., arXiv 2503.11787)."""
 
 from eclare.config import PRESETS, BlockKind, EclareConfig
+from eclare.espreso import EspresoConfig, espreso
 from eclare.expected import inference_seconds, training_seconds
 from eclare.inference import super_resolve
 from eclare.network import ThroughPlaneNetwork
@@ -13,6 +14,7 @@ __all__ = [
     "PRESETS",
     "BlockKind",
     "EclareConfig",
+    "EspresoConfig",
     "ProfileConfig",
     "ProfileTrace",
     "SavedNetwork",
@@ -21,6 +23,7 @@ __all__ = [
     "TrainedFor",
     "Training",
     "TrainingDiverged",
+    "espreso",
     "estimate_profile",
     "inference_seconds",
     "load_network",

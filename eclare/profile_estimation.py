@@ -40,6 +40,8 @@ FAMILIES: dict[str, ProfileFamily] = {"gaussian": Gaussian, "slr": slr, "box": B
 MIN_SLICES = 8
 CANDIDATES = 32  # widths of each shape
 SAMPLES_PER_FWHM = 32  # of the profile that is returned
+NOISE_FREQUENCY = 0.45  # cycles per voxel, along both axes: hardly any anatomy, but as much noise as anywhere
+LEAST_SIGNAL = 1.2  # of all power to that of noise
 BLOCKS = 10  # of neighbouring slices, drawn with replacement for the repeatability band
 
 
@@ -58,7 +60,7 @@ class ProfileConfig:
         equalise_mm: local contrast is made even over this distance, so that fat and scalp do not outweigh the brain.
         level_sd, smooth_sd: of the nuisance in each band: the same at all lags, and smooth over lags. Large-scale
             anatomy differs between directions, texture hardly.
-        rough_sd: of the part that is independent; all three in proportion to correlation ** `correlation_power`.
+            Both in proportion to correlation ** `correlation_power`.
         smooth_lags, smooth_bands: correlation lengths of the nuisance, in ln(lag) and in bands.
         shared_ratio: correlation between the nuisances of the two in-plane axes.
         noise_sd: of each statistic, on top.
@@ -79,7 +81,6 @@ class ProfileConfig:
     correlation_power: float = 0.86
     level_sd: tuple[float, ...] = (1.25, 0.5, 0.17, 0.06)
     smooth_sd: tuple[float, ...] = (0.19, 0.19, 0.35, 0.15)
-    rough_sd: float = 0.01
     smooth_lags: float = 6.0
     smooth_bands: float = 1.9
     shared_ratio: float = 0.19
@@ -96,18 +97,15 @@ class ProfileTrace:
     """How an estimate came about.
 
     Attributes:
-        fwhm_mm: of the profile; the exponential of the posterior mean of ln(FWHM).
-        sd_mm: standard deviation of the profile, which the data determine better than its FWHM.
-        repeatability_mm: 5 to 95 % of the estimates from blocks of slices drawn with replacement.
-        plausible_mm: 5 to 95 % of the posterior: repeatability, anatomy and the unknown shape.
-        informative: False where the scan holds too little information to tell.
-        candidates_mm: widths that were tried.
-        posterior: of each family at each of them; sums to one.
-        lags_mm: distances that were compared.
-        bands_per_mm: edges of the frequency bands across.
-        through_plane, in_plane: variograms for the likeliest candidate, over variance, by axis, band and lag; they
-            tend to one at lags where nothing is alike.
-        notes: what a user should know of, one line each.
+        fwhm_mm: of the profile; for variograms the exponential of the posterior mean of ln(FWHM).
+        sd_mm: standard deviation of the profile, which variograms determine better than its FWHM.
+        repeatability_mm: 5 to 95 % of the estimates from blocks of slices drawn with replacement; for ESPRESO the
+            range over seeds.
+        plausible_mm: 5 to 95 % of the posterior: repeatability, anatomy and the unknown shape; for ESPRESO, which
+            has none, the repeatability.
+        doubts: reasons not to trust the estimate, one line each.
+        fit: what was matched, for variograms.
+        histories_mm: FWHM while ESPRESO learned, one for each seed.
         seconds: taken.
     """
 
@@ -115,15 +113,35 @@ class ProfileTrace:
     sd_mm: float
     repeatability_mm: tuple[float, float]
     plausible_mm: tuple[float, float]
-    informative: bool
+    doubts: tuple[str, ...] = ()
+    fit: "VariogramFit | None" = None
+    histories_mm: tuple[tuple[float, ...], ...] = ()
+    seconds: float = 0.0
+
+    @property
+    def informative(self) -> bool:
+        """Whether nothing speaks against the estimate."""
+        return not self.doubts
+
+
+@dataclass(frozen=True, eq=False)
+class VariogramFit:
+    """The posterior, and the variograms of its likeliest candidate.
+
+    Attributes:
+        candidates_mm: widths that were tried.
+        posterior: of each family at each of them; sums to one.
+        lags_mm: distances that were compared.
+        bands_per_mm: edges of the frequency bands across.
+        through_plane, in_plane: over variance, by axis, band and lag; they tend to one at lags where nothing is alike.
+    """
+
     candidates_mm: Float[np.ndarray, " n"]
     posterior: dict[str, Float[np.ndarray, " n"]]
     lags_mm: Float[np.ndarray, " m"]
     bands_per_mm: tuple[float, ...]
     through_plane: Float[np.ndarray, "axis band m"]
     in_plane: Float[np.ndarray, "axis band m"]
-    notes: tuple[str, ...] = ()
-    seconds: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,53 +202,64 @@ def estimate_profile(
     config = config or ProfileConfig()
     acquisition = acquisition or acquisition_of(volume)
     generator = generator or torch.Generator().manual_seed(0)
-    spacing = acquisition.spacing_mm
-    if acquisition.slices.count < MIN_SLICES:
-        raise InputRefused(
-            f"{acquisition.slices.count} slices; estimating a slice profile needs at least {MIN_SLICES}; pass "
-            "--thickness or --gap instead"
-        )
-    order = working_order(volume, acquisition.axis)
-    slices = scaled_slices(volume, order)[0].numpy()
-    in_plane_mm = (volume.voxel_mm[order.axes[0]], volume.voxel_mm[order.axes[1]])
-    steps = lags_for(acquisition.slices.count, spacing, config)
-    spectra = _spectra(_equalised(slices, in_plane_mm, spacing, config), in_plane_mm, steps * spacing, steps, config)
+    spectra, lags_mm = _measured(volume, acquisition, config)
     progress("profile", 1, 3)
-    widths = _widths(max(in_plane_mm), spacing, config)
+    widths = _widths(max(acquisition.in_plane_mm), acquisition.spacing_mm, config)
     candidates = [family(width) for family in FAMILIES.values() for width in widths]
-    variograms = _variograms(spectra, candidates, steps * spacing)
+    variograms = _variograms(spectra, candidates, lags_mm)
     progress("profile", 2, 3)
-    inference = _Inference.of(variograms, steps * spacing, widths, spacing, config)
+    inference = _Inference.of(variograms, lags_mm, widths, acquisition.spacing_mm, config)
     posterior = inference.posterior(np.ones((1, BLOCKS)))[0]
     draws = torch.randint(BLOCKS, (config.draws, BLOCKS), generator=generator).numpy()
     counts = np.stack([np.bincount(draw, minlength=BLOCKS) for draw in draws]).astype(float)
     repeats = np.exp(inference.mean_log_width(inference.posterior(counts)))
-    mean, sd = float(inference.mean_log_width(posterior[None])[0]), inference.sd_log_width(posterior)
-    low, high = np.percentile(repeats, [5, 95])
     shares = posterior.reshape(len(FAMILIES), -1)
-    profile = _mixture(float(np.exp(mean)), shares.sum(axis=1))
-    notes = _doubts(sd, float(np.log(repeats).std()), shares.sum(axis=0), widths, config)
-    likeliest = int(posterior.argmax())
-    g_z, g_x, variance = (
-        v.sum(axis=1)[:, likeliest] for v in (variograms.through_plane, variograms.in_plane, variograms.variance)
-    )
-    trace = ProfileTrace(
+    profile = _mixture(float(np.exp(inference.mean_log_width(posterior[None])[0])), shares.sum(axis=1))
+    low, high = np.percentile(repeats, [5, 95])
+    uncertain = max(inference.sd_log_width(posterior), float(np.log(repeats).std()))
+    progress("profile", 3, 3)
+    return profile, ProfileTrace(
         fwhm_mm=profile.fwhm_mm,
         sd_mm=float(np.sqrt(profile.variance_mm2)),
         repeatability_mm=(float(low), float(high)),
         plausible_mm=_interval(widths, shares.sum(axis=0)),
-        informative=not notes,
-        candidates_mm=widths,
-        posterior=dict(zip(FAMILIES, shares, strict=True)),
-        lags_mm=steps * spacing,
-        bands_per_mm=config.bands_per_mm,
-        through_plane=g_z / variance,
-        in_plane=g_x / variance,
-        notes=notes,
+        doubts=_doubts(uncertain, shares.sum(axis=0), widths, config),
+        fit=_fit(variograms, posterior, widths, lags_mm, config),
         seconds=time.monotonic() - started,
     )
-    progress("profile", 3, 3)
-    return profile, trace
+
+
+def _measured(
+    volume: Volume, acquisition: Acquisition, config: ProfileConfig
+) -> tuple[tuple[_Spectra, _Spectra], Float[np.ndarray, " m"]]:
+    """Spectra of both in-plane axes, and the lags in mm."""
+    count, spacing = acquisition.slices.count, acquisition.spacing_mm
+    if count < MIN_SLICES:
+        raise InputRefused(
+            f"{count} slices; estimating a slice profile needs at least {MIN_SLICES}; pass --thickness or --gap instead"
+        )
+    order = working_order(volume, acquisition.axis)
+    slices = scaled_slices(volume, order)[0].numpy()
+    in_plane_mm = (volume.voxel_mm[order.axes[0]], volume.voxel_mm[order.axes[1]])
+    steps = lags_for(count, spacing, config)
+    even = _equalised(slices, in_plane_mm, spacing, config)
+    return _spectra(even, in_plane_mm, steps * spacing, steps, config), steps * spacing
+
+
+def _fit(
+    variograms: _Variograms,
+    posterior: Float[np.ndarray, " n"],
+    widths_mm: Float[np.ndarray, " width"],
+    lags_mm: Float[np.ndarray, " m"],
+    config: ProfileConfig,
+) -> VariogramFit:
+    likeliest = int(posterior.argmax())
+    g_z, g_x, variance = (
+        v.sum(axis=1)[:, likeliest] for v in (variograms.through_plane, variograms.in_plane, variograms.variance)
+    )
+    variance = np.where(variance > 1e-9 * variance.max(), variance, np.inf)  # bands that hold nothing
+    families = dict(zip(FAMILIES, posterior.reshape(len(FAMILIES), -1), strict=True))
+    return VariogramFit(widths_mm, families, lags_mm, config.bands_per_mm, g_z / variance, g_x / variance)
 
 
 def lags_for(slices: int, spacing_mm: float, config: ProfileConfig) -> Int[np.ndarray, " m"]:
@@ -289,6 +318,10 @@ def _spectra(
     frequencies = [np.abs(scipy.fft.fftfreq(n, mm)) for n, mm in zip(sizes, in_plane_mm, strict=True)]
     members = [_bands(f, config.bands_per_mm) for f in frequencies]
     power = transformed.real**2 + transformed.imag**2
+    noise = noise_power(power)
+    if power.mean() < LEAST_SIGNAL * noise.mean():
+        raise InputRefused("the slices hold no structure to estimate a slice profile from; pass --thickness or --gap")
+    power -= noise
     totals = [np.zeros((2, BLOCKS, len(steps), len(config.bands_per_mm) - 1, n)) for n in sizes]
     for lag, step in enumerate(steps):
         block = (np.arange(slices.shape[2] - step) * BLOCKS) // (slices.shape[2] - step)
@@ -305,6 +338,17 @@ def _spectra(
         _Spectra(total[0], total[1], f, mm) for total, f, mm in zip(totals, frequencies, in_plane_mm, strict=True)
     )
     return first_axis, second_axis
+
+
+def noise_power(power: Float[np.ndarray, "k fa fb"]) -> Float[np.ndarray, "k 1 1"]:
+    """What white noise adds to the power of each slice at every frequency: all that is left in the corner.
+
+    Noise differs from slice to slice and anatomy hardly, so noise looks like a narrow profile unless it is taken off.
+    The median passes over what anatomy leaves there; that of exponential variates is ln 2 times their mean.
+    Where the scanner interpolated in plane the corner is empty, and nothing is taken off.
+    """
+    along, across = (np.abs(scipy.fft.fftfreq(n)) > NOISE_FREQUENCY for n in power.shape[1:])
+    return np.median(power[:, along][:, :, across], axis=(1, 2), keepdims=True) / np.log(2)
 
 
 def _bands(frequency_per_mm: Float[np.ndarray, " f"], edges: tuple[float, ...]) -> Bool[np.ndarray, "band f"]:
@@ -346,7 +390,7 @@ class _Inference:
     log_determinant: Float[np.ndarray, " n"]
     log_prior: Float[np.ndarray, " n"]
     log_widths: Float[np.ndarray, " n"]
-    used: Bool[np.ndarray, " d"]
+    used: Bool[np.ndarray, " statistic"]
 
     @staticmethod
     def of(
@@ -363,7 +407,7 @@ class _Inference:
             raise InputRefused(
                 "the slices hold no structure to estimate a slice profile from; pass --thickness or --gap"
             )
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             correlation = np.clip(1 - within / variance, 0, 1).reshape(candidates, -1)[:, used]
         share = correlation**config.correlation_power
         nuisance = _nuisance(np.log(lags_mm), axes, bands, config)[np.ix_(used, used)]
@@ -381,7 +425,7 @@ class _Inference:
             for v in (self.variograms.through_plane, self.variograms.in_plane)
         )
         tiny = np.finfo(float).tiny
-        ratio = np.log(np.maximum(through, tiny) / np.maximum(within, tiny))
+        ratio = np.log(np.maximum(through, tiny)) - np.log(np.maximum(within, tiny))
         misfit = (np.einsum("nij,dnj->dni", self.whitening, ratio) ** 2).sum(axis=-1)
         log_posterior = self.log_prior - 0.5 * misfit - self.log_determinant
         weight = np.exp(log_posterior - log_posterior.max(axis=1, keepdims=True))
@@ -402,11 +446,8 @@ def _nuisance(
     alike = np.exp(-0.5 * ((band[:, None] - band) / config.smooth_bands) ** 2)
     near = np.exp(-0.5 * ((log_lags[:, None] - log_lags) / config.smooth_lags) ** 2)
     level, smooth = np.array(config.level_sd), np.array(config.smooth_sd)
-    one_axis = (
-        np.kron(alike * np.outer(level, level), np.ones((lags, lags)))
-        + np.kron(alike * np.outer(smooth, smooth), near)
-        + config.rough_sd**2 * np.eye(bands * lags)
-    )
+    one_axis = np.kron(alike * np.outer(level, level), np.ones((lags, lags)))
+    one_axis += np.kron(alike * np.outer(smooth, smooth), near)
     return np.kron(np.where(np.eye(axes) > 0, 1.0, config.shared_ratio), one_axis)
 
 
@@ -431,8 +472,7 @@ def _interval(widths_mm: Float[np.ndarray, " n"], probability: Float[np.ndarray,
 
 
 def _doubts(
-    sd: float,
-    repeat_sd: float,
+    uncertain: float,
     probability: Float[np.ndarray, " n"],
     widths_mm: Float[np.ndarray, " n"],
     config: ProfileConfig,
@@ -441,7 +481,6 @@ def _doubts(
     if probability[:2].sum() + probability[-2:].sum() > config.end_share:
         searched = f"{widths_mm[0]:.3g} to {widths_mm[-1]:.3g} mm"
         return (f"the likeliest slice profiles lie at the end of the range searched, {searched}: do not trust them",)
-    uncertain = max(sd, repeat_sd)
     if uncertain > config.flat_sd:
         return (
             f"the scan holds too little information to tell its slice profile (uncertain by {100 * uncertain:.0f} %): "

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,11 +15,13 @@ if TYPE_CHECKING:  # at run time each command imports what it needs, so that --h
     from forward_models.acquisition import ProfileFamily
     from forward_models.in_plane import InPlane
     from throughplane.outputs import Writer
+    from throughplane.pipeline import Acquired
     from throughplane.terminal import Teller
 
 MethodName = Literal["eclare", "focvs", "smore", "cubic", "inverse"]
 Preset = Literal["fast", "standard", "best"]
 Dtype = Literal["float32", "like-input"]
+Estimator = Literal["variograms", "espreso"]
 
 EXIT_OK, EXIT_REFUSED = 0, 3
 
@@ -41,7 +43,8 @@ class AcquisitionFlags:
     """Gap between slices in mm: spacing minus thickness, negative where slices overlap."""
 
     profile: str | None = None
-    """Slice profile: gaussian (the default), box, slr, or a .json or .npy file that holds one."""
+    """Slice profile: gaussian (the default), box, slr, a .json or .npy file that holds one, or estimate or espreso:
+    estimated, with the thickness, from the scan."""
 
     axis: int | None = None
     """Array axis of the slices: 0, 1 or 2. By default the one with the largest voxels."""
@@ -245,7 +248,7 @@ def upsample(
     from forward_models import require_storable
     from throughplane.companions import carry_file
     from throughplane.outputs import image_writer
-    from throughplane.pipeline import Acquired, How, carry_out, plan, read_scan
+    from throughplane.pipeline import How, carry_out, plan, read_scan
     from throughplane.terminal import Teller
 
     acquired, how, run = acquisition or AcquisitionFlags(), method or MethodFlags(), run or RunFlags()
@@ -257,9 +260,7 @@ def upsample(
     others = [how.save_network] if how.save_network else []
     map_paths = {name: _beside(out, name) for name in _map_names(how)} if maps else {}
     _check_outputs([out, *(target for _, target in companions), *map_paths.values()], inputs, run, others)
-    profile = None if acquired.profile is None else _profile_flag(acquired.profile)
-    known = Acquired(acquired.thickness, acquired.gap, profile, acquired.axis, acquired.volume, _in_plane_flag(how))
-    read = read_scan(scan, known)
+    read = read_scan(scan, replace(_acquired(acquired), in_plane_mm=_in_plane_flag(how)))
     _check_storable(out, read.volume, run)
     network = None if how.network is None else load_network(how.network)
     chosen = How(
@@ -281,7 +282,7 @@ def upsample(
     carried = {target: carry_file(source, read.volume, read.acquisition, planned.thin) for source, target in companions}
     for target, (image, _) in carried.items():
         require_storable(image.header, target)
-    teller.notes(read.notes)
+    teller.notes(planned.scan.notes)
     if dry_run or run.verbose:
         teller.plan(planned, {target: kind for target, (_, kind) in carried.items()})
     teller.cost(planned)
@@ -321,15 +322,14 @@ def project(
         The volume to write, on the grid of SR, and OUT.json beside it.
     """
     from forward_models import read_volume
-    from throughplane.pipeline import Acquired, read_scan
+    from throughplane.pipeline import read_scan
     from throughplane.projection import project as project_volume
     from throughplane.terminal import Teller
 
     acquired, run = acquisition or AcquisitionFlags(), run or RunFlags()
     teller = Teller(run.quiet, run.verbose)
     _check_outputs([out], [sr, scan], run)
-    profile = None if acquired.profile is None else _profile_flag(acquired.profile)
-    read = read_scan(scan, Acquired(acquired.thickness, acquired.gap, profile, acquired.axis, acquired.volume))
+    read = read_scan(scan, _acquired(acquired))
     source = read_volume(sr)
     _check_storable(out, source, run)
     teller.notes(read.notes)
@@ -345,6 +345,7 @@ def profile(
     /,
     *,
     plot: Path | None = None,
+    estimator: Estimator = "variograms",
     axis: int | None = None,
     volume: int | None = None,
     seed: int = 0,
@@ -362,12 +363,14 @@ def profile(
         The profile to write, .json, as --profile of the other commands reads it.
     plot
         A picture of the profile and of what it was fitted to: .png.
+    estimator
+        variograms, in seconds, or espreso, the published adversarial one, in tens of minutes.
     axis
         Array axis of the slices: 0, 1 or 2. By default the one with the largest voxels.
     volume
         Which volume of a 4-D file, from 0.
     seed
-        Of the repeatability band.
+        Of every draw.
     force
         Replace existing output.
     quiet
@@ -382,7 +385,7 @@ def profile(
 
     targets = _profile_targets(out, plot)
     check_targets(targets, [scan], force)
-    found = estimate(scan, axis=axis, volume=volume, seed=seed)
+    found = estimate(scan, estimator=estimator, axis=axis, volume=volume, seed=seed)
     writers = {} if out is None else {out: json_writer(as_record(found))}
     if plot is not None:
         writers[plot] = plot_writer(found)
@@ -452,6 +455,16 @@ def require_installed(what: str, extra: str, *packages: str) -> None:
     missing = [name for name in packages if find_spec(name) is None]
     if missing:
         raise InputRefused(f"{what} needs {' and '.join(missing)}; run: pip install 'throughplane[{extra}]'")
+
+
+def _acquired(flags: AcquisitionFlags) -> "Acquired":
+    """What the flags say; `--profile estimate` and `espreso` leave the profile to the scan."""
+    from throughplane.pipeline import Acquired
+    from throughplane.profile import ESTIMATORS
+
+    estimator = {"estimate": ESTIMATORS["variograms"], "espreso": ESTIMATORS["espreso"]}.get(flags.profile or "")
+    profile = None if flags.profile is None or estimator else _profile_flag(flags.profile)
+    return Acquired(flags.thickness, flags.gap, profile, flags.axis, flags.volume, estimator=estimator)
 
 
 def _profile_flag(text: str) -> "ProfileFamily | SliceProfile":

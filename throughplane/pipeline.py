@@ -46,6 +46,7 @@ from throughplane.device import (
 )
 from throughplane.inspection import acquisition_record, geometry_record
 from throughplane.methods import METHODS, Method, MethodName, Preset, applied_again, learned
+from throughplane.profile import Estimator, with_estimate, with_thickness_found
 from throughplane.residual import left_over, residual_record
 from throughplane.sampling import Sampler, load_sampler
 from throughplane.version import version
@@ -66,6 +67,7 @@ class Acquired:
     axis: int | None = None
     volume: int | None = None
     in_plane_mm: InPlane = None
+    estimator: Estimator | None = None  # of the profile and the thickness, where the scan shall tell them
 
 
 @dataclass(frozen=True)
@@ -251,6 +253,8 @@ def read_scan(scan: str | Path | nib.spatialimages.SpatialImage, acquired: Acqui
         gap_mm=acquired.gap_mm,
         profile=acquired.profile,
     )
+    if acquired.estimator is not None:
+        acquisition = with_estimate(volume, acquisition, acquired.estimator)
     return Scan(name, volume, with_in_plane(acquisition, volume, sidecar, acquired.in_plane_mm))
 
 
@@ -258,6 +262,8 @@ def plan(scan: Scan, how: How) -> Plan:
     """Settle everything that can be settled, and refuse what cannot, before the arithmetic starts."""
     _refuse_ignored(how)
     require_threads(how.threads)
+    if how.method == "eclare" and how.network is None:
+        scan = replace(scan, acquisition=with_thickness_found(scan.volume, scan.acquisition))
     thin = _thin_grid(scan, how.spacing_mm)
     if how.network is not None:
         how.network.require_fit(slice_selection(scan.acquisition.slices, thin, scan.acquisition.profile))

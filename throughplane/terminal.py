@@ -99,10 +99,10 @@ def show_profile(estimate: Estimate, console: Console) -> None:
     table.add_column(style="cyan")
     table.add_column(overflow="fold")
     table.add_row("FWHM", f"{trace.fwhm_mm:.2f} mm, 5 to 95 %: {_band(trace.plausible_mm)}")
-    table.add_row("repeatability", f"{_band(trace.repeatability_mm)}, over blocks of slices")
+    table.add_row("repeatability", f"{_band(trace.repeatability_mm)}, over slices or seeds")
     table.add_row("width", f"{trace.sd_mm:.2f} mm standard deviation")
     table.add_row("spacing", f"{estimate.spacing_mm:.4g} mm")
-    for note in (*estimate.notes, *trace.notes):
+    for note in (*estimate.notes, *trace.doubts):
         table.add_row("[yellow]note[/]", note)
     table.add_row("verdict", "[green]told by the scan[/]" if trace.informative else "[yellow]not told by the scan[/]")
     console.print(table)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from eclare import ProfileConfig, estimate_profile
-from eclare.profile_estimation import lags_for
+from eclare.profile_estimation import lags_for, noise_power
 from forward_models import Box, Gaussian, InputRefused, Volume, simulate, slr, volume_from_image
 from tests.conftest import nib_image
 
@@ -48,6 +48,21 @@ def test_recovers_the_standard_deviation_whatever_the_shape(thin, profile):
     assert trace.sd_mm == pytest.approx(np.sqrt(profile.variance_mm2), rel=0.15)
 
 
+@pytest.mark.parametrize("share", [0.1, 0.3])
+def test_noise_does_not_make_slices_thinner(thin, share):
+    """Noise differs between slices as thin slices do; 0.3 of the texture's standard deviation read 3.1 before."""
+    clean = simulate(thin, slr(4.0), 0.0, axis=2)
+    noise = np.random.default_rng(0).normal(size=clean.data.shape) * share * clean.data.std()
+    noisy = replace(clean, data=(clean.data + noise).astype(np.float32))
+    assert estimate_profile(noisy)[1].fwhm_mm == pytest.approx(estimate_profile(clean)[1].fwhm_mm, rel=0.1)
+
+
+def test_the_noise_power_of_white_noise_is_its_variance_per_sample():
+    noise = np.random.default_rng(0).normal(size=(3, 64, 80)) * np.array([1.0, 2.0, 0.0])[:, None, None]
+    power = np.abs(np.fft.fft2(noise)) ** 2 / (64 * 80)
+    assert noise_power(power)[:, 0, 0] == pytest.approx([1.0, 4.0, 0.0], rel=0.4)  # Monte Carlo, some 50 samples
+
+
 def test_wider_slices_give_wider_estimates(thin):
     widths = [estimate_profile(simulate(thin, slr(mm), 4.0 - mm, axis=2))[1].fwhm_mm for mm in (2.5, 4.0, 6.0)]
     assert widths[0] < widths[1] < widths[2]
@@ -64,14 +79,16 @@ def test_the_profile_is_positive_symmetric_and_sums_to_one(scan):
 
 def test_the_posterior_sums_to_one_and_holds_the_estimate(scan):
     _, trace = estimate_profile(scan)
-    assert sum(share.sum() for share in trace.posterior.values()) == pytest.approx(1.0)
+    assert trace.fit is not None
+    assert sum(share.sum() for share in trace.fit.posterior.values()) == pytest.approx(1.0)
     assert trace.plausible_mm[0] < trace.fwhm_mm < trace.plausible_mm[1]
     assert trace.repeatability_mm[0] <= trace.repeatability_mm[1]
 
 
 def test_variograms_agree_at_the_estimate(scan):
-    _, trace = estimate_profile(scan)
-    assert np.abs(np.log(trace.through_plane / trace.in_plane)).max() < 0.35  # sampling error of one small field
+    fit = estimate_profile(scan)[1].fit
+    assert fit is not None
+    assert np.abs(np.log(fit.through_plane / fit.in_plane)).max() < 0.35  # sampling error of one small field
 
 
 def test_intensity_scaling_changes_nothing(scan):
@@ -105,18 +122,24 @@ def test_the_input_stays_unchanged(scan):
 
 
 def test_slices_that_have_nothing_in_common_tell_nothing():
-    rough = volume_from_image(nib_image(texture(power=0.0)), None)
+    rough = volume_from_image(nib_image(texture(power=1.5)), None)
     _, trace = estimate_profile(simulate(rough, Gaussian(2.0), 6.0, axis=2))
     assert not trace.informative
-    assert "too little information" in trace.notes[0]
+    assert "too little information" in trace.doubts[0]
     assert trace.plausible_mm[1] / trace.plausible_mm[0] > 2
+
+
+def test_slices_of_nothing_but_noise_are_refused():
+    noise = volume_from_image(nib_image(texture((64, 72, 16), power=0.0), (1.0, 1.0, 6.0)), None)
+    with pytest.raises(InputRefused, match="hold no structure"):
+        estimate_profile(noise)
 
 
 def test_an_estimate_at_the_end_of_the_range_is_not_trusted(scan):
     config = ProfileConfig(narrowest_ratio=0.9, widest_mm=1.8)
     _, trace = estimate_profile(scan, config=config)
     assert not trace.informative
-    assert "end of the range searched" in trace.notes[0]
+    assert "end of the range searched" in trace.doubts[0]
 
 
 def test_few_slices_are_refused(scan):

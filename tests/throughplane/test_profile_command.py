@@ -1,15 +1,22 @@
 """`throughplane profile`: what it writes, what --profile makes of it, what it refuses."""
 
 import json
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from forward_models import load_profile
+from eclare import EspresoConfig, ProfileTrace, espreso
+from forward_models import Box, Sidecar, acquisition_of, load_profile, slr, volume_from_image
+from forward_models.acquisition import Source
 from tests.conftest import nib_image, oblique_affine, save
 from tests.eclare.test_profile_estimation import texture
 from throughplane.cli import main
+from throughplane.profile import ESTIMATORS, with_thickness_found
+
+quick_espreso = partial(espreso, config=EspresoConfig(warm_up=2, steps=3, batch=2, seeds=1))
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +43,13 @@ def test_it_tells_the_width_its_bands_and_a_verdict(scan, capsys):
 
 
 def test_the_scan_decides_not_its_sidecar(scan, tmp_path):
-    assert run("profile", scan, tmp_path / "p.json", "-q") == 0
-    assert json.loads((tmp_path / "p.json").read_text())["fwhm_mm"] == pytest.approx(4.0, rel=0.25)  # a small field
+    alone = tmp_path / "alone.nii.gz"
+    alone.write_bytes(scan.read_bytes())
+    widths = []
+    for source in (scan, alone):
+        assert run("profile", source, tmp_path / f"{source.name}.json", "-q") == 0
+        widths.append(json.loads((tmp_path / f"{source.name}.json").read_text())["fwhm_mm"])
+    assert widths[0] == widths[1] > 1.5
 
 
 def test_what_it_writes_is_a_profile_for_the_other_commands(scan, tmp_path):
@@ -102,3 +114,63 @@ def test_a_handful_of_slices_is_refused(tmp_path, capsys):
     few = save(tmp_path / "few.nii.gz", texture((32, 32, 6)), oblique_affine((1, 1, 5)))
     assert run("profile", few) == 3
     assert "at least 8" in capsys.readouterr().err
+
+
+def test_espreso_on_request(scan, tmp_path, monkeypatch):
+    monkeypatch.setitem(ESTIMATORS, "espreso", quick_espreso)
+    out, plot = tmp_path / "p.json", tmp_path / "p.png"
+    assert run("profile", scan, out, "--plot", plot, "--estimator", "espreso", "-q") == 0
+    assert json.loads(out.read_text())["estimator"] == "espreso"
+    assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("name", ["estimate", "espreso"])
+def test_upsample_takes_the_profile_from_the_scan_where_asked(scan, tmp_path, monkeypatch, name):
+    monkeypatch.setitem(ESTIMATORS, "espreso", quick_espreso)
+    assert run("upsample", scan, tmp_path / "o.nii.gz", "--method", "cubic", "--profile", name, "-q") == 0
+    acquisition = json.loads((tmp_path / "o.json").read_text())["acquisition"]
+    assert (acquisition["thickness_source"], acquisition["profile_source"]) == ("estimate", "estimate")
+    assert acquisition["thickness_mm"] > 1.5
+    assert "estimated from the scan" in acquisition["notes"][0]
+
+
+def test_an_estimated_profile_and_a_stated_thickness_contradict_each_other(scan, tmp_path, capsys):
+    assert run("upsample", scan, tmp_path / "o.nii.gz", "--profile", "estimate", "--gap", 1) == 2
+    assert "--profile estimates the thickness too" in capsys.readouterr().err
+
+
+def known(trace: ProfileTrace):
+    return lambda *_: (slr(trace.fwhm_mm), trace)
+
+
+SURE = ProfileTrace(3.2, 1.1, (3.1, 3.3), (3.0, 3.4))
+UNSURE = replace(SURE, doubts=("too little information",))
+
+
+@pytest.mark.parametrize(
+    ("trace", "flags", "source", "thickness"),
+    [
+        (SURE, {}, Source.ESTIMATE, 3.2),
+        (SURE, {"profile": Box}, Source.ESTIMATE, 3.2),
+        (SURE, {"gap_mm": 1.0}, Source.FLAG, 3.0),
+        (UNSURE, {}, Source.ASSUMPTION, 4.0),
+        (replace(SURE, plausible_mm=(2.8, 4.2)), {}, Source.ASSUMPTION, 4.0),
+        (replace(SURE, fwhm_mm=0.9), {}, Source.ASSUMPTION, 4.0),  # thinner than the thin slices would be
+    ],
+    ids=["told", "family stated", "gap stated", "not told", "no gap is plausible", "too thin"],
+)
+def test_a_thickness_that_nothing_says_is_estimated_where_the_scan_tells(monkeypatch, trace, flags, source, thickness):
+    monkeypatch.setattr("throughplane.profile.estimate_profile", known(trace))
+    volume = volume_from_image(nib_image(texture((20, 20, 12)), (1.0, 1.0, 4.0)), None)
+    found = with_thickness_found(volume, acquisition_of(volume, **flags))
+    assert found.sources.thickness is source
+    assert found.thickness_mm == pytest.approx(thickness)
+    assert any("ASSUMING NO GAP" in note for note in found.notes) == (source is Source.ASSUMPTION)
+    assert isinstance(found.profile, Box) == ("profile" in flags)
+
+
+def test_what_the_sidecar_says_is_not_estimated(monkeypatch):
+    monkeypatch.setattr("throughplane.profile.estimate_profile", known(SURE))
+    volume = volume_from_image(nib_image(texture((20, 20, 12)), (1.0, 1.0, 4.0)), None)
+    found = with_thickness_found(volume, acquisition_of(volume, Sidecar(thickness_mm=3.5)))
+    assert (found.thickness_mm, found.sources.thickness) == (3.5, Source.SIDECAR)
