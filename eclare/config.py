@@ -33,7 +33,7 @@ class EclareConfig:
         refreshes: how often, evenly spread over training, that thin volume is replaced by the network's own result.
         patch_slices, patch_width: patch at the input of the network: thick slices x in-plane voxels.
         batch: patches per step.
-        steps: optimiser steps at most.
+        steps: optimiser steps at most; 0 applies a network that was taught before as it is.
         loss: mean squared or mean absolute difference.
         learning_rate: at the peak of a one-cycle schedule (Adam).
         starting_rate: the same for a network that was taught before.
@@ -107,6 +107,7 @@ class EclareConfig:
 
 
 PRESETS = {
+    "instant": EclareConfig(steps=0, refreshes=0),
     "fast": EclareConfig(steps=400, refreshes=1, averaged_over=80, check_every=50, flips=False),
     "standard": EclareConfig(),
     "best": EclareConfig(steps=6000, averaged_over=1000, check_every=250),

@@ -28,6 +28,8 @@ def training_seconds(stack: Stack, config: EclareConfig, start: StartingNetwork 
         InputRefused: the slices are too small in plane to hold a patch.
     """
     config = config if start is None else start.continued(config)
+    if not config.steps:
+        return 0.0
     device, selection = stack.slices.device, stack.selection
     timed = math.ceil(
         TIMED_VOXELS_DEEP * max(*stack.in_plane_mm, selection.thin.spacing_mm) / selection.thin.spacing_mm

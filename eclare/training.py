@@ -39,7 +39,7 @@ class Training:
         config: sizes and schedule, as they were in the end.
         steps: made.
         held_out_rmse: of the network on held-out patches after each look, in scaled intensities.
-        interpolation_rmse: of cubic interpolation on the same patches.
+        interpolation_rmse: of cubic interpolation on the same patches; None where nothing was trained.
         stopped_early: whether the held-out error stopped improving before the steps ran out.
     """
 
@@ -47,7 +47,7 @@ class Training:
     config: EclareConfig
     steps: int
     held_out_rmse: tuple[float, ...]
-    interpolation_rmse: float
+    interpolation_rmse: float | None
     stopped_early: bool
 
     def record(self) -> dict[str, Any]:
@@ -57,7 +57,7 @@ class Training:
             "steps": self.steps,
             "stopped_early": self.stopped_early,
             "held_out_rmse": [round(error, 6) for error in self.held_out_rmse],
-            "held_out_rmse_of_cubic": round(self.interpolation_rmse, 6),
+            "held_out_rmse_of_cubic": None if self.interpolation_rmse is None else round(self.interpolation_rmse, 6),
         }
 
 
@@ -90,10 +90,12 @@ def train(
         in-plane detail looks when slices are thick. Weights are averaged, and judged by slices kept from training.
     """
     network = _first_network(stack.selection, config, start, generator).to(stack.slices.device)
+    config = config if start is None else start.continued(config)
+    if not config.steps:
+        return Training(network.eval(), config, 0, (), None, stopped_early=False)
     if start is None:
         lessons = _first_lessons(stack, config, generator, progress)
     else:
-        config = start.continued(config)
         lessons = _lessons_of(stack, network, config, generator, _renamed("starting volume", progress))
     learner = _Learner(config, lessons.source, network)
     watch = _Watch(config.patience)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # at run time each command imports what it needs, so that --h
     from throughplane.terminal import Teller
 
 MethodName = Literal["eclare", "focvs", "smore", "cubic", "inverse"]
-Preset = Literal["fast", "standard", "best"]
+Preset = Literal["instant", "fast", "standard", "best"]
 Dtype = Literal["float32", "like-input"]
 Estimator = Literal["variograms", "espreso"]
 
@@ -70,7 +70,8 @@ class MethodFlags:
     auto (the default) finds it, file trusts the voxels."""
 
     preset: Preset | None = None
-    """Cost of a method that learns or samples: fast, standard (the default) or best."""
+    """Cost of a method that learns or samples: fast, standard (the default) or best. instant, for eclare only, applies
+    the network that comes with throughplane without training it."""
 
     seed: int | None = None
     """Of a method that draws random numbers. Default 0."""

@@ -18,7 +18,7 @@ from forward_models.stack import Stack
 from forward_models.timing import seconds_of
 
 MethodName = Literal["eclare", "focvs", "smore", "cubic", "inverse"]
-Preset = Literal["fast", "standard", "best"]
+Preset = Literal["instant", "fast", "standard", "best"]
 LEARNED_MEMORY = (7.5e8, 20, 20)  # see `Method`
 
 

@@ -213,7 +213,8 @@ def super_resolve(
         in_plane_mm: true voxel size in plane, one or two in the order of the file; `auto` finds out whether the scanner
             interpolated, None trusts the file.
         spacing_mm: of the thin slices; by default the coarser true in-plane voxel size.
-        preset: cost of methods that learn or sample: `fast`, `standard` (default) or `best`.
+        preset: cost of methods that learn or sample: `fast`, `standard` (default) or `best`;
+            `instant`, of eclare, applies the network that it starts from without training it.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         threads: CPU threads; by default as many as torch chooses.
         seed: of methods that draw random numbers; default 0.
@@ -312,6 +313,12 @@ def _refuse_ignored(how: How) -> None:
             raise FlagConflict(
                 f"{given[0]} would be ignored: it is for {owner}, not --method {how.method}; leave one out"
             )
+    if how.preset == "instant" and (how.method != "eclare" or how.init == NO_START):
+        asked = "--init none" if how.method == "eclare" else f"--method {how.method}"
+        raise FlagConflict(
+            "--preset instant trains nothing and needs the network that eclare starts from, so it cannot go with "
+            f"{asked}; leave one out"
+        )
     if how.network is not None and how.init is not None:
         raise FlagConflict("--init would be ignored: with --network nothing is learned; leave one out")
 

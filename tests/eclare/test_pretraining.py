@@ -109,6 +109,14 @@ def test_training_goes_on_from_it(stack):
         assert torch.allclose(kept, first, atol=1e-6)
 
 
+def test_without_steps_it_is_left_as_it_was_taught(stack):
+    network = taught()
+    training = eclare.train(stack, replace(TINY, steps=0), start=network, generator=generator())
+    started = network.started(stack.selection, generator())
+    assert all(torch.equal(a, b) for a, b in zip(training.network.parameters(), started.parameters(), strict=True))
+    assert (training.steps, training.record()["held_out_rmse_of_cubic"]) == (0, None)
+
+
 def test_the_one_that_ships_beats_interpolation_untrained():
     stack, truth = stack_and_truth(head_phantom((64, 66, 60)), Gaussian(4.0))
     start = load_starting_network()

@@ -139,6 +139,13 @@ def test_the_record_says_where_the_network_started(thick_scan, tmp_path):
     assert hashes == {"shipped": shipped, "scratch": None, "file": shipped}
 
 
+def test_instant_trains_nothing(thick_scan, tmp_path):
+    assert run("upsample", thick_scan, tmp_path / "thin.nii", "--preset", "instant", "-q") == 0
+    record = json.loads((tmp_path / "thin.json").read_text())
+    assert record["method_details"]["steps"] == 0
+    assert record["residual"]["relative_to_scan"] < 1e-6
+
+
 @pytest.mark.usefixtures("tiny_eclare")
 def test_consistency_is_the_last_step_unless_left_out(thick_scan, tmp_path):
     residual = {}
@@ -384,6 +391,12 @@ def test_a_thickness_passed_makes_a_bad_one_in_the_sidecar_irrelevant(thick_scan
             2,
             "--init would be ignored: it is for eclare, not --method smore",
         ),
+        (
+            ["--preset", "instant", "--init", "none"],
+            2,
+            "needs the network that eclare starts from, so it cannot go with",
+        ),
+        (["--preset", "instant", "--method", "smore"], 2, "so it cannot go with --method smore"),
         (["--method", "cubic", "--no-consistent"], 2, "--consistent would be ignored: it is for eclare"),
         (["--save-network", "net.pt"], 3, "must end in .safetensors"),
         (
