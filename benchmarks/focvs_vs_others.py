@@ -1,7 +1,8 @@
 """FOCVS beside interpolation, other solvers over the same prior, and ECLARE, on simulated scans of validation volumes.
 
     python benchmarks/focvs_vs_others.py OUT.json THIN.nii.gz... [--cells 4|1,5|0,8|0,10|0,16|0] [--methods
-        cubic,inverse,focvs] [--shares 1,1,1] [--samples 4] [--steps 25] [--prior DIR]
+        cubic,inverse,focvs] [--shares 1,1,1] [--samples 4] [--steps 16]
+        [--preset fast] [--prior DIR]
 
 Every case is simulated along the superior-inferior axis with a gaussian profile and reconstructed by each method in a
 process of its own, so that peak memory is that of the method. `--shares` crops a box around the middle of the head
@@ -18,6 +19,7 @@ import json
 import multiprocessing
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +28,17 @@ import numpy as np
 import torch
 from scipy import stats
 
+import eclare
 import focvs
 from focvs import comparison
 from forward_models import Gaussian, Volume, acquisition_of, read_volume, simulate, truth_for
-from forward_models.solve import total_variation_inverse
+from forward_models.progress import silent
 from forward_models.stack import Stack, stack_of
 from throughplane.device import Stopwatch, peak_memory_bytes
-from throughplane.methods import METHODS
+from throughplane.methods import METHODS, learned
 from throughplane.metrics import data_range_of, head_mask, score
 from throughplane.outputs import json_writer, write_all
-from throughplane.sampling import DEFAULT_PRIOR, load_sampler
+from throughplane.sampling import DEFAULT_PRIOR, eclare_untrained, load_sampler
 
 SOLVERS: Mapping[str, Callable[..., torch.Tensor]] = {
     "dps": comparison.dps,
@@ -56,12 +59,14 @@ def main() -> None:
     parser.add_argument("--shares", default="1,1,1")
     parser.add_argument("--samples", type=int, default=4)
     parser.add_argument("--steps", type=int, default=focvs.PRESETS["standard"].steps)
+    parser.add_argument("--preset", default="fast", help="of eclare")
     parser.add_argument("--prior", type=Path, default=DEFAULT_PRIOR)
     parser.add_argument("--table-only", action="store_true")
     arguments = parser.parse_args()
     results: Named = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
     shares = tuple(float(share) for share in arguments.shares.split(","))
-    how = {"samples": arguments.samples, "steps": arguments.steps, "prior": arguments.prior}
+    how = {"samples": arguments.samples, "steps": arguments.steps, "preset": arguments.preset}
+    how["prior"] = arguments.prior
     for path in arguments.thin if not arguments.table_only else []:
         for cell in arguments.cells.split(","):
             for method in arguments.methods.split(","):
@@ -101,17 +106,21 @@ def run_case(path: Path, shares: tuple[float, ...], cell: str, method: str, how:
 
 def reconstruct(stack: Stack, method: str, how: Named) -> dict[str, torch.Tensor]:
     """Volumes by the name of their row."""
-    generator = torch.Generator().manual_seed(0)
-    if method in ("cubic", "inverse", "eclare"):
-        return {method: METHODS[method].run(stack, "standard", generator, lambda *_: None).thin}  # type: ignore[index]
+    generator, taught = torch.Generator().manual_seed(0), eclare.load_starting_network()
+    if method == "eclare":
+        return {method: learned(taught, consistent=True).run(stack, how["preset"], generator, silent).thin}
+    if method in ("cubic", "inverse"):
+        return {method: METHODS[method].run(stack, how["preset"], generator, silent).thin}  # type: ignore[index]
     config = replace(focvs.PRESETS["standard"], steps=how["steps"])
     prior = load_sampler(how["prior"], 1, torch.device("cpu")).slice_prior(torch.device("cpu"))
     grid = focvs.prior_grid(stack, prior.spacing_mm)
+    estimate = partial(eclare_untrained, taught)
     if method == "focvs":
-        each = torch.stack(list(focvs.draws(grid, prior, config, how["samples"], generator=generator)))
+        drawn = focvs.draws(grid, prior, config, how["samples"], estimate=estimate, generator=generator)
+        each = torch.stack(list(drawn))
         return {"focvs sample": each[0], f"focvs mean of {how['samples']}": each.mean(dim=0), "focvs all": each}
     turns = focvs.take_turns(prior, grid.stack)
-    start = total_variation_inverse(grid.stack).x if config.from_estimate else None
+    start = estimate(grid.stack, silent)
     solver = SOLVERS[method]
     x = solver(turns, grid.stack.slices, grid.stack.selection, config.levels, generator=generator, start=start)
     return {method: x.detach()}

@@ -15,11 +15,11 @@ class FocvsConfig:
         eta: share of fresh noise in each step, 0 to 1.
         repeats: times each step is made (time travel); multiplies the cost.
         own_plane_every: every so many sweeps the scan's own plane has a turn; 0 leaves it out.
-        from_estimate: start from the total variation inverse and noise of level `most`, or from noise alone.
+        from_estimate: start from an estimate and noise of level `most`, or from noise alone.
     """
 
-    steps: int = 25
-    most: float = 1.0
+    steps: int = 16
+    most: float = 0.3
     least: float = 0.02
     eta: float = 0.5
     repeats: int = 1
@@ -32,7 +32,7 @@ class FocvsConfig:
 
 
 PRESETS = {
-    "fast": FocvsConfig(steps=8, most=0.3),
+    "fast": FocvsConfig(steps=8),
     "standard": FocvsConfig(),
-    "best": FocvsConfig(steps=100),
+    "best": FocvsConfig(steps=50),
 }

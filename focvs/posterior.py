@@ -19,6 +19,13 @@ from forward_models.progress import Progress, silent
 from forward_models.solve import total_variation_inverse
 from forward_models.stack import Stack
 
+Estimate = Callable[[Stack, Progress], Tensor]  # a thin volume that explains the scan
+
+
+def least_total_variation(stack: Stack, progress: Progress) -> Float[Tensor, "a b thin"]:
+    """The plainest thin volume that explains the scan."""
+    return total_variation_inverse(stack, progress=progress).x
+
 
 @dataclass(frozen=True)
 class SlicePrior:
@@ -62,12 +69,25 @@ def super_resolve(
     samples: int = 1,
     consistency: Consistency = smooth,
     noise_sd: float = 0.0,
+    estimate: Estimate = least_total_variation,
     progress: Progress = silent,
 ) -> Posterior:
-    """Mean and spread of `samples` draws from the prior that explain the scan; `noise_sd` is that of its noise."""
+    """Mean and spread of `samples` draws from the prior that explain the scan.
+
+    Args:
+        stack: the scan.
+        prior: what thin slices look like.
+        config: schedule.
+        generator: of the generators of the samples.
+        samples: how many to draw.
+        consistency: step that makes a volume explain the scan.
+        noise_sd: of the scan, for steps that regard it.
+        estimate: what sampling starts from, beside noise, where `config` says so.
+        progress: called after each sweep.
+    """
     grid = prior_grid(stack, prior.spacing_mm)
     mean, squares, count = torch.zeros(()), torch.zeros(()), 0
-    each = draws(grid, prior, config, samples, consistency, noise_sd, generator=generator, progress=progress)
+    each = draws(grid, prior, config, samples, consistency, noise_sd, estimate, generator=generator, progress=progress)
     for x in each:
         count += 1
         deviation = x - mean  # Welford 1962
@@ -90,13 +110,14 @@ def draws(
     samples: int,
     consistency: Consistency = smooth,
     noise_sd: float = 0.0,
+    estimate: Estimate = least_total_variation,
     *,
     generator: torch.Generator,
     progress: Progress = silent,
 ) -> Iterator[Float[Tensor, "a b thin"]]:
     """Samples on the scan's own grid, one after the other. Sample k does not depend on how many there are."""
     stack = grid.stack
-    start = total_variation_inverse(stack, progress=progress).x if config.from_estimate else None
+    start = estimate(stack, progress) if config.from_estimate else None
     turns = take_turns(prior, stack, config.own_plane_every)
     for k in range(samples):
         own = torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=generator)))
