@@ -143,7 +143,7 @@ def patch_grid(extent_mm: float, spacing_mm: float, thin_mm: float, patch_slices
         fitting -= 1
     raise InputRefused(
         f"slices measure {extent_mm:.4g} mm in plane, less than {MIN_PATCH_SLICES} slice spacings of "
-        f"{spacing_mm:.4g} mm; too little for eclare to learn from; use --method inverse or cubic"
+        f"{spacing_mm:.4g} mm; too little for eclare to learn from; use --preset instant, or --method inverse or cubic"
     )
 
 
