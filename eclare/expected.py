@@ -50,12 +50,12 @@ def training_seconds(stack: Stack, config: EclareConfig, start: StartingNetwork 
 
 
 def inference_seconds(stack: Stack, config: EclareConfig) -> float:
-    """Of `super_resolve`, from a few rows once."""
+    """Of `super_resolve`, from a few rows."""
     a, b, thick = stack.slices.shape
     piece = stack.rows(max(1, TIMED_PIXELS // (b * thick)))
     network = _untrained(stack, config).eval()
     once = replace(config, flips=False)
-    seconds = seconds_of(lambda: super_resolve(piece, network, once), stack.slices.device)
+    seconds = seconds_of(lambda: super_resolve(piece, network, once), stack.slices.device, warmed_up=True)
     return seconds * a / piece.slices.shape[0] * (4 if config.flips else 1)
 
 
