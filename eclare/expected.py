@@ -7,7 +7,7 @@ import torch
 
 from eclare.config import EclareConfig
 from eclare.inference import super_resolve
-from eclare.network import ThroughPlaneNetwork, new_network, oversampling_for
+from eclare.network import ThroughPlaneNetwork, network_for
 from eclare.pairs import PatchSource
 from eclare.pretraining import StartingNetwork
 from eclare.training import repeated_step
@@ -61,5 +61,4 @@ def inference_seconds(stack: Stack, config: EclareConfig) -> float:
 
 def _untrained(stack: Stack, config: EclareConfig) -> ThroughPlaneNetwork:
     """As costly as a trained one."""
-    oversampling = oversampling_for(stack.selection.thick.spacing_mm, stack.selection.thin.spacing_mm)
-    return new_network(config, oversampling, torch.Generator()).to(stack.slices.device)
+    return network_for(stack.selection, config, torch.Generator()).to(stack.slices.device)

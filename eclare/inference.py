@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from eclare.config import EclareConfig
-from eclare.network import GridChange, ThroughPlaneNetwork, grid_change, oversampling_for
+from eclare.network import GridChange, ThroughPlaneNetwork, grid_change
 from forward_models.progress import Progress, silent
 from forward_models.stack import Stack
 
@@ -25,8 +25,7 @@ def super_resolve(
         progress: called after each batch of slices.
     """
     selection = stack.selection
-    oversampling = oversampling_for(selection.thick.spacing_mm, selection.thin.spacing_mm)
-    change = grid_change(selection.thick, selection.thin, oversampling).to(stack.slices.device)
+    change = grid_change(selection.thick, selection.thin).to(stack.slices.device)
     a, b, thick = stack.slices.shape
     total = torch.zeros(a, b, selection.thin.count, device=stack.slices.device)
     done = 0

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from eclare.config import BlockKind, EclareConfig
 from eclare.precision import reduced_precision
-from forward_models import SliceGrid, resampling_weights
+from forward_models import SliceGrid, SliceSelection, resampling_weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,8 +36,9 @@ def oversampling_for(spacing_mm: float, thin_mm: float) -> int:
     return math.ceil(spacing_mm / thin_mm - 1e-6)
 
 
-def grid_change(thick: SliceGrid, thin: SliceGrid, oversampling: int) -> GridChange:
+def grid_change(thick: SliceGrid, thin: SliceGrid) -> GridChange:
     """The linear parts for these grids, in float32."""
+    oversampling = oversampling_for(thick.spacing_mm, thin.spacing_mm)
     fine = SliceGrid(thick.count * oversampling, thick.spacing_mm / oversampling, thick.middle_mm)
     samples = torch.block_diag(*[_cosines(oversampling)] * thick.count)
     same = fine.count == thin.count and math.isclose(fine.spacing_mm, thin.spacing_mm, rel_tol=1e-6)
@@ -96,6 +97,11 @@ def new_network(config: EclareConfig, oversampling: int, generator: torch.Genera
     for last in (*(cast(nn.Sequential, block)[-1] for block in network.blocks), network.tail):
         nn.init.zeros_(cast(Tensor, last.weight))
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def network_for(selection: SliceSelection, config: EclareConfig, generator: torch.Generator) -> ThroughPlaneNetwork:
+    """A new network with as many cosines per slice as the factor asks for."""
+    return new_network(config, oversampling_for(selection.thick.spacing_mm, selection.thin.spacing_mm), generator)
 
 
 def _plain_block(channels: int) -> nn.Module:

@@ -14,7 +14,14 @@ from torch.optim.swa_utils import AveragedModel
 
 from eclare.averaging import averaging
 from eclare.config import EclareConfig
-from eclare.network import GridChange, ThroughPlaneNetwork, grid_change, new_network, oversampling_for
+from eclare.network import (
+    GridChange,
+    ThroughPlaneNetwork,
+    grid_change,
+    network_for,
+    new_network,
+    oversampling_for,
+)
 from eclare.pairs import MIN_PATCH_SLICES, Patches, PatchSource
 from forward_models import Box, Gaussian, SliceGrid, SliceProfile, SliceSelection, slice_selection, slr, thin_grid_for
 from forward_models.profiles import FWHM_PER_SIGMA
@@ -104,7 +111,7 @@ class StartingNetwork(nn.Module):
     @torch.no_grad()
     def started(self, selection: SliceSelection, generator: torch.Generator) -> ThroughPlaneNetwork:
         """The network that a scan with this slice selection starts with; amplitudes not known here start at zero."""
-        network = new_network(self.config, _oversampling(selection), generator)
+        network = network_for(selection, self.config, generator)
         for name, known in self._weights_for(selection).items():
             network.get_parameter(name)[: len(known)] = known
         return network
@@ -113,10 +120,9 @@ class StartingNetwork(nn.Module):
         """The network's, with as many amplitudes as the selection needs and the biases that it asks for."""
         shifts = self.told(_description(selection)).split(list(self.sizes.values()))
         shift_of = dict(zip(self.sizes, shifts, strict=True))
+        needed = oversampling_for(selection.thick.spacing_mm, selection.thin.spacing_mm)
         return {
-            name: parameter[: _oversampling(selection)]
-            if name.startswith("tail")
-            else parameter + shift_of.get(name, 0)
+            name: parameter[:needed] if name.startswith("tail") else parameter + shift_of.get(name, 0)
             for name, parameter in self.network.named_parameters()
         }
 
@@ -189,11 +195,7 @@ def _draw_lesson(config: PretrainingConfig, draw_head: DrawHead, generator: torc
     resolved = (head.shape[0], head.shape[1])
     stack = Stack(head, (VOXEL_MM, VOXEL_MM), selection, 1.0, order, resolved)
     source = PatchSource(head, SliceGrid(head.shape[2], VOXEL_MM), stack, config.network)
-    return _Lesson(source, grid_change(source.thick, source.thin, _oversampling(selection)), selection)
-
-
-def _oversampling(selection: SliceSelection) -> int:
-    return oversampling_for(selection.thick.spacing_mm, selection.thin.spacing_mm)
+    return _Lesson(source, grid_change(source.thick, source.thin), selection)
 
 
 def _description(selection: SliceSelection) -> Float[Tensor, "3"]:

@@ -13,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel
 from eclare.averaging import averaging
 from eclare.config import EclareConfig, Loss
 from eclare.inference import super_resolve
-from eclare.network import ThroughPlaneNetwork, grid_change, new_network, oversampling_for
+from eclare.network import ThroughPlaneNetwork, grid_change, network_for
 from eclare.pairs import Patches, PatchSource
 from eclare.pretraining import StartingNetwork
 from forward_models import SliceGrid, SliceSelection
@@ -139,7 +139,7 @@ def _first_network(
     """As others taught it, or else cubic interpolation."""
     if start is not None:
         return start.started(selection, generator)
-    return new_network(config, oversampling_for(selection.thick.spacing_mm, selection.thin.spacing_mm), generator)
+    return network_for(selection, config, generator)
 
 
 def _first_lessons(stack: Stack, config: EclareConfig, generator: torch.Generator, progress: Progress) -> _Lessons:
@@ -178,8 +178,7 @@ class _Learner:
     """The network that learns, and the average of its weights that counts."""
 
     def __init__(self, config: EclareConfig, source: PatchSource, network: ThroughPlaneNetwork) -> None:
-        oversampling = oversampling_for(source.thick.spacing_mm, source.thin.spacing_mm)
-        self._change = grid_change(source.thick, source.thin, oversampling).to(network.head.weight.device)
+        self._change = grid_change(source.thick, source.thin).to(network.head.weight.device)
         self._learning = network
         self._loss = LOSSES[config.loss]
         self._clip = config.clip

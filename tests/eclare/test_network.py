@@ -15,7 +15,7 @@ FACTORS = [1.5, 2.0, 2.3, 4.4, 5.0]
 def change_for(factor, count=12):
     thick = SliceGrid(count, factor)
     thin = thin_grid_for(thick, 1.0)
-    return thick, thin, grid_change(thick, thin, oversampling_for(thick.spacing_mm, 1.0))
+    return thick, thin, grid_change(thick, thin)
 
 
 @pytest.mark.parametrize("factor", FACTORS)

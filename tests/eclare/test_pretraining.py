@@ -7,7 +7,7 @@ import torch
 
 import eclare
 from eclare import load_starting_network
-from eclare.network import grid_change, oversampling_for
+from eclare.network import grid_change
 from eclare.pretraining import PretrainingConfig, StartingNetwork, pretrain
 from eclare.saved import save_starting_network
 from forward_models import Box, Gaussian, SliceGrid, slice_selection, thin_grid_for
@@ -43,7 +43,7 @@ def rmse(network: StartingNetwork, stack, truth) -> float:
 def test_a_scan_starts_with_the_very_network_that_was_taught(spacing_mm):
     network, selection = taught(), selection_of(spacing_mm)
     slices = torch.rand(2, 5, 6, 9, generator=generator())
-    change = grid_change(selection.thick, selection.thin, oversampling_for(spacing_mm, 1.0))
+    change = grid_change(selection.thick, selection.thin)
     assert torch.allclose(
         network.started(selection, generator())(slices, change), network(slices, change, selection), atol=1e-5
     )
