@@ -118,7 +118,7 @@ def vary_intensities(
     if chance(0.1, generator=generator):
         patch = gaussian_blur(patch, uniform(0.3, 0.7, generator=generator))
     if chance(0.15, generator=generator):
-        patch = _with_rician_noise(patch, log_uniform(*NOISES, generator=generator), generator=generator)
+        patch = with_rician_noise(patch, log_uniform(*NOISES, generator=generator), generator=generator)
     return patch
 
 
@@ -145,8 +145,7 @@ def intensity_map(
     return values[right - 1] + share * (values[right] - values[right - 1])
 
 
-def _with_rician_noise(
-    patch: Float[Tensor, "rows columns"], sd: float, *, generator: torch.Generator
-) -> Float[Tensor, "rows columns"]:
-    real, imaginary = sd * torch.randn((2, *patch.shape), generator=generator)
-    return torch.hypot(patch + real, imaginary)
+def with_rician_noise(x: Float[Tensor, "*shape"], sd: float, *, generator: torch.Generator) -> Float[Tensor, "*shape"]:
+    """The magnitude, with noise of `sd` in the real and in the imaginary channel."""
+    real, imaginary = sd * torch.randn((2, *x.shape), generator=generator)
+    return torch.hypot(x + real, imaginary)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from eclare.pretraining import PretrainingConfig, StartingNetwork, pretrain
 from eclare.saved import save_starting_network
-from priors.augment import intensity_map
+from priors.augment import LOG_BIAS_SD, NOISES, intensity_map, with_rician_noise
 from priors.corpus import read_corpus
 from priors.data import HeadScan
 from priors.random import chance, log_uniform, smooth_field
@@ -69,10 +69,9 @@ def draw_head(scans: tuple[HeadScan, ...], generator: torch.Generator) -> Float[
     if chance(0.4, generator=generator):
         slab = intensity_map(slab, inverting=chance(0.6, generator=generator), generator=generator)
     if chance(0.5, generator=generator):
-        slab = slab * torch.exp(0.15 * smooth_field(slab.shape[:2], nodes=3, generator=generator))[..., None]
+        slab = slab * torch.exp(LOG_BIAS_SD * smooth_field(slab.shape[:2], nodes=3, generator=generator))[..., None]
     if chance(0.3, generator=generator):
-        noise = log_uniform(0.003, 0.03, generator=generator) * torch.randn((2, *slab.shape), generator=generator)
-        slab = torch.hypot(slab + noise[0], noise[1])
+        slab = with_rician_noise(slab, log_uniform(*NOISES, generator=generator), generator=generator)
     return slab.contiguous()
 
 
