@@ -53,7 +53,7 @@ def nearest(
     wanted = _standardised(_coarse(slices)[:, SHIFT:-SHIFT, SHIFT:-SHIFT])
     best, which = torch.full((len(slices),), -1.0), [-1] * len(slices)
     for index, image in enumerate(known):
-        coarse = _coarse(_fitted(image, rows, columns)[None])
+        coarse = _coarse(fitted(image, rows, columns)[None])
         shifted = coarse.unfold(1, wanted.shape[1], 1).unfold(2, wanted.shape[2], 1).flatten(0, 2)
         found = (_standardised(shifted).flatten(1) @ wanted.flatten(1).T).amax(dim=0)
         for i in (found > best).nonzero().flatten().tolist():
@@ -71,6 +71,7 @@ def _standardised(slices: Float[Tensor, "batch rows columns"]) -> Float[Tensor, 
     return F.normalize(centred.flatten(1), dim=1).reshape(centred.shape)
 
 
-def _fitted(image: Float[Tensor, "r c"], rows: int, columns: int) -> Float[Tensor, "rows columns"]:
+def fitted(image: Float[Tensor, "r c"], rows: int, columns: int) -> Float[Tensor, "rows columns"]:
+    """Cropped or padded with air, around its middle."""
     missing = [columns - image.shape[1], rows - image.shape[0]]
     return F.pad(image, [p for m in missing for p in (m // 2, m - m // 2)])  # negative padding crops

@@ -17,7 +17,7 @@ from priors.corpus import Corpus, read_corpus
 from priors.data import HeadScan
 from priors.planes import Plane, slice_of
 from priors.random import generator_for
-from priors.sampling import nearest, noise_schedule, sample
+from priors.sampling import fitted, nearest, noise_schedule, sample
 from priors.shipped import find_prior
 from throughplane.outputs import Writer
 
@@ -77,7 +77,7 @@ def _compared(drawn: Float[Tensor, "batch rows columns"], corpus: Corpus, plane:
     train = list(_slices(corpus.train, plane, every=1))
     known = [image for _, image in train]
     found, which = nearest(drawn, known)
-    others = [_framed(image, drawn.shape[1]) for _, image in _slices(corpus.validation, plane, VALIDATION_EVERY)]
+    others = [fitted(image, *drawn.shape[1:]) for _, image in _slices(corpus.validation, plane, VALIDATION_EVERY)]
     yardstick = nearest(torch.stack(others), known)[0] if others else torch.full((1,), float("nan"))
     return {
         "samples_median": float(found.median()),
@@ -93,11 +93,6 @@ def _slices(scans: Sequence[HeadScan], plane: Plane, every: int) -> Iterator[tup
     for scan in scans:
         for index in scan.slices[plane.value][::every].tolist():
             yield f"{scan.name} {index}", slice_of(scan.voxels, plane, index).float()
-
-
-def _framed(image: Float[Tensor, "r c"], size: int) -> Float[Tensor, "size size"]:
-    missing = [size - image.shape[1], size - image.shape[0]]
-    return torch.nn.functional.pad(image, [p for m in missing for p in (m // 2, m - m // 2)])
 
 
 def sheet(drawn: dict[Plane, Float[Tensor, "batch rows columns"]]) -> Float[Tensor, "height width"]:
