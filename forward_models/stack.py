@@ -94,6 +94,7 @@ def stack_of(volume: Volume, acquisition: Acquisition, thin_mm: float) -> Stack:
     thin = thin_grid_for(acquisition.slices, thin_mm)
     in_plane = tuple(volume.voxel_mm[axis] for axis in order.axes[:2])
     resolved = _resolved(acquisition, slices.shape[:2], swapped=order.axes[0] > order.axes[1])
+    forward, backward = nib.aff2axcodes(volume.affine), nib.aff2axcodes(-volume.affine)
     return Stack(
         slices=slices,
         in_plane_mm=(in_plane[0], in_plane[1]),
@@ -102,8 +103,7 @@ def stack_of(volume: Volume, acquisition: Acquisition, thin_mm: float) -> Stack:
         order=order,
         resolved=resolved,
         directions="".join(
-            nib.aff2axcodes(volume.affine)[axis] if not flipped else nib.aff2axcodes(-volume.affine)[axis]
-            for axis, flipped in zip(order.axes, order.reversed, strict=True)
+            (backward if flipped else forward)[axis] for axis, flipped in zip(order.axes, order.reversed, strict=True)
         ),
     )
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import torch
 from jaxtyping import Float
@@ -141,7 +141,7 @@ def applied_again(saved: SavedNetwork, consistent: bool) -> "Method":
         del preset
         return eclare.inference_seconds(stack.as_measured(), saved.config)
 
-    return Method(run, learns=False, memory=METHODS["eclare"].memory, seconds=seconds)
+    return Method(run, learns=False, memory=LEARNED_MEMORY, seconds=seconds)
 
 
 def _cubic_seconds(stack: Stack, preset: Preset) -> float:
@@ -155,11 +155,6 @@ def _inverse_seconds(stack: Stack, preset: Preset) -> float:
     return total_variation_seconds(stack)
 
 
-def _no_seconds(stack: Stack, preset: Preset) -> float:
-    del stack, preset
-    raise ValueError("focvs needs a prior: throughplane.sampling.load_sampler(...).method()")
-
-
 def _smore_seconds(stack: Stack, preset: Preset) -> float:
     return _learned_seconds(stack, eclare.PRESETS[preset].as_smore(), None)
 
@@ -169,16 +164,15 @@ def _learned_seconds(stack: Stack, config: EclareConfig, start: StartingNetwork 
     return eclare.training_seconds(measured, config, start) + eclare.inference_seconds(measured, config)
 
 
-def without_prior(stack: Stack, preset: Preset, generator: torch.Generator, progress: Progress) -> Outcome:
+def _without_prior(*_: object) -> NoReturn:
     """FOCVS is made by `throughplane.sampling`, which brings the prior."""
-    del stack, preset, generator, progress
     raise ValueError("focvs needs a prior: throughplane.sampling.load_sampler(...).method()")
 
 
 METHODS: Mapping[MethodName, Method] = MappingProxyType(
     {
         "eclare": learned(start=None, consistent=True),
-        "focvs": Method(without_prior, learns=True, memory=(6.5e8, 70, 0), seconds=_no_seconds),
+        "focvs": Method(_without_prior, learns=True, memory=(6.5e8, 70, 0), seconds=_without_prior),
         "smore": Method(smore, learns=True, memory=LEARNED_MEMORY, seconds=_smore_seconds),
         "cubic": Method(cubic, learns=False, memory=(4e8, 12, 0), seconds=_cubic_seconds),
         "inverse": Method(inverse, learns=False, memory=(4e8, 58, 0), seconds=_inverse_seconds),

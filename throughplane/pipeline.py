@@ -204,8 +204,7 @@ def super_resolve(
     Args:
         scan: path of a .nii, .nii.gz or .mgz file (its JSON sidecar is read too), or a nibabel image.
         method: `eclare` learns from the scan itself, as does its predecessor `smore`; `focvs` samples a trained prior,
-            `inverse` regularises, `cubic`
-            interpolates.
+            `inverse` regularises, `cubic` interpolates.
         thickness_mm, gap_mm: of the slices; by default from the sidecar, else no gap is assumed.
         profile: a family of `forward_models` (`Gaussian`, `Box`, `slr`) or a sampled profile; default Gaussian.
         axis: array axis of the slices; by default the one with the largest voxels.
