@@ -1,0 +1,1 @@
+"""Method-comparison studies: simulated scans, methods, measures, one record per job, and reports made of records."""
