@@ -93,7 +93,7 @@ def _judgement(study: Study) -> list[str]:
         "intervals are all there is.",
         "## Failures",
         "A job fails if the method raises an error, crashes, is killed, or takes longer than "
-        f"{study.time_limit_minutes:g} minutes (reading and simulating, and scoring, have as long again each). It also "
+        f"{study.time_limit_minutes:g} minutes (reading and simulating, and scoring, have half an hour each). It also "
         "fails if the result is on another grid than the truth (array axes may be permuted and flipped, which is "
         "undone; voxels must lie within 0.05 mm), holds NaN or Inf, is the same everywhere, or consists of copies of "
         "the scan's own slices to within 0.5 % of the data range, that is, is the input. A failed job has a record "

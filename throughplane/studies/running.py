@@ -31,7 +31,9 @@ from throughplane.studies.measures import measure
 from throughplane.studies.methods import Bench, Contender, given_of
 from throughplane.studies.records import Job, JobRecord, Study, write_job
 
+METHOD = "the method"
 LONGEST_REASON = 400  # characters
+OTHER_STAGES_SECONDS = 1800.0  # for starting, reading and simulating together, and again for scoring
 
 
 @dataclass(frozen=True)
@@ -158,28 +160,44 @@ class _Running:
     """A job under way, as the process that started it sees it.
 
     Attributes:
-        deadline: when it will be killed; put off each time the job tells that it has entered its next stage.
+        limit_seconds: of the method.
+        deadline: when it will be killed; set anew whenever the job tells that it has entered its next stage.
         truth: once known.
     """
 
     task: Task
     process: SpawnProcess
     connection: Connection
-    began: float
     limit_seconds: float
+    began: float
     deadline: float
-    method_began: float | None = None
+    stage: str = "reading and simulating"
     truth: Mapping[str, Any] | None = None
+    method_began: float | None = None
+
+    @property
+    def limit(self) -> float:
+        """Seconds that the stage may take."""
+        return self.limit_seconds if self.stage == METHOD else OTHER_STAGES_SECONDS
+
+    def enter(self, truth: Mapping[str, Any] | None) -> None:
+        """The next stage: the method, told of the truth, or after it the scoring."""
+        now = monotonic()
+        if truth is None:
+            self.stage = "scoring"
+        else:
+            self.stage, self.truth, self.method_began = METHOD, truth, now
+        self.deadline = now + self.limit
 
 
 def _started(task: Task, limit_minutes: float) -> _Running:
     context = get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_in_own_process, args=(task, theirs), daemon=False)
+    process = context.Process(target=_in_own_process, args=(task, theirs), daemon=True)
     process.start()
     theirs.close()
-    now, limit = monotonic(), 60 * limit_minutes
-    return _Running(task, process, ours, now, limit, now + limit)
+    now = monotonic()
+    return _Running(task, process, ours, 60 * limit_minutes, now, now + OTHER_STAGES_SECONDS)
 
 
 def _next_ended(running: Sequence[_Running]) -> list[tuple[_Running, JobRecord]]:
@@ -190,8 +208,7 @@ def _next_ended(running: Sequence[_Running]) -> list[tuple[_Running, JobRecord]]
     for job in running:
         record = _heard(job) if job.connection in ready else None
         if record is None and monotonic() >= job.deadline:
-            stage = "the method" if job.method_began is not None else "reading and simulating"
-            record = _lost(job, f"time limit: {stage} was stopped after {job.limit_seconds / 60:g} minutes")
+            record = _lost(job, f"time limit: {job.stage} was stopped after {job.limit / 60:g} minutes")
         if record is not None:
             ended.append((job, record))
     return ended
@@ -208,9 +225,7 @@ def _heard(job: _Running) -> JobRecord | None:
         return _lost(job, f"the process of the job {how}")
     if isinstance(said, JobRecord):
         return said
-    job.deadline = monotonic() + job.limit_seconds
-    if job.method_began is None:
-        job.truth, job.method_began = said, monotonic()
+    job.enter(said)
     return None
 
 
@@ -264,11 +279,12 @@ def run_job(task: Task, entered: Callable[[Any], None]) -> JobRecord:
         record = replace(record, truth=_truth_record(task, case))
         entered(record.truth)
         forget_peak_memory()
-        clock = Stopwatch()
+        clock, worked = Stopwatch(), sum(os.times()[:4])
         made = task.contender.make(given_of(case, task.job.degradation), task.bench)
         record = replace(
             record,
             seconds=round(clock.seconds, 2),
+            machine={**record.machine, "cpu_seconds": round(sum(os.times()[:4]) - worked, 2)},
             peak_memory_bytes=made.peak_memory_bytes,
             details={"told": task.contender.told, **made.details},
         )
@@ -331,7 +347,7 @@ def _truth_record(task: Task, case: Case) -> dict[str, Any]:
 
 
 def machine_record(threads: int) -> dict[str, Any]:
-    """Versions, processor and load here and now."""
+    """Versions, processor and load here and now. `run_job` adds `cpu_seconds`, of the method and its commands."""
     return {
         **software_record()["software"],
         "platform": platform.platform(),
