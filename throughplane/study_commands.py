@@ -146,8 +146,9 @@ def _tell(progress: "Progress") -> None:
     primary = record.measures.get(PRIMARY)
     came = f"failed: {record.failure}" if record.failure else "" if primary is None else f"{primary:.2f} dB in the head"
     took = "" if record.seconds is None else f", {record.seconds:.0f} s"
-    unknown = f", not counting {', '.join(progress.unknown)}" if progress.unknown else ""
-    left = f"; {duration(progress.seconds_left)} left{unknown}" if progress.done < progress.total else ""
+    left = f"; {duration(progress.seconds_left)} left" if progress.done < progress.total else ""
+    if progress.unknown:
+        left = f"; time left unknown until {', '.join(progress.unknown)} have run once"
     failed = f"; {progress.failed} failed" if progress.failed else ""
     _say(f"{progress.done}/{progress.total} {record.job.name}: {came}{took}{failed}{left}")
 
