@@ -30,6 +30,7 @@ from throughplane.studies.external import signal_name
 from throughplane.studies.measures import measure
 from throughplane.studies.methods import Bench, Contender, given_of
 from throughplane.studies.records import Job, JobRecord, Study, write_job
+from throughplane.version import code_sha256
 
 METHOD = "the method"
 LONGEST_REASON = 400  # characters
@@ -350,6 +351,7 @@ def machine_record(threads: int) -> dict[str, Any]:
     """Versions, processor and load here and now. `run_job` adds `cpu_seconds`, of the method and its commands."""
     return {
         **software_record()["software"],
+        "code_sha256": code_sha256(),
         "platform": platform.platform(),
         "cores": os.cpu_count(),
         "threads": threads,

@@ -1,16 +1,15 @@
 """Jobs end with a record, whatever becomes of them; what is under way ends with who started it."""
 
 import os
-import signal
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from forward_models import InputRefused, file_sha256
+from forward_models import file_sha256
+from tests.throughplane.studies import broken
 from tests.throughplane.studies.conftest import DEGRADATION
 from throughplane.studies.methods import Bench, Contender, Given, Made, contender
 from throughplane.studies.records import Study, read_jobs
@@ -64,36 +63,14 @@ def test_a_record_is_complete(thin_file, tmp_path):
     assert told == [record.truth, None]
 
 
-def refusing(_given: Given, _bench: Bench) -> Made:
-    raise InputRefused("the scan is\nnot to my taste")
-
-
-def buggy(_given: Given, _bench: Bench) -> Made:
-    raise KeyError("x" * 10_000)
-
-
-def greedy(_given: Given, _bench: Bench) -> Made:
-    raise MemoryError("out of memory; try a smaller head")
-
-
-def undefined(given: Given, bench: Bench) -> Made:
-    made = contender("cubic").make(given, bench)
-    made.volume.data[:] = np.nan
-    return made
-
-
-def returning_its_input(given: Given, _bench: Bench) -> Made:
-    return Made(given.scan, {}, 0)
-
-
 @pytest.mark.parametrize(
     ("make", "failure"),
     [
-        (refusing, "the scan is not to my taste"),
-        (buggy, "KeyError: 'xxx"),
-        (greedy, "out of memory; try"),
-        (undefined, "the result holds 19968 voxels that are NaN"),
-        (returning_its_input, "the result is on the grid of the scan"),
+        (broken.refusing, "the scan is not to my taste"),
+        (broken.buggy, "KeyError: 'xxx"),
+        (broken.greedy, "out of memory; try"),
+        (broken.undefined, "the result holds 19968 voxels that are NaN"),
+        (broken.returning_its_input, "the result is on the grid of the scan"),
     ],
 )
 def test_a_broken_method_gets_a_record_with_its_reason(thin_file, tmp_path, make, failure):
@@ -115,19 +92,6 @@ def test_a_file_that_changed_since_the_study_began_is_not_used(thin_file, tmp_pa
     assert "not the file that the study began with" in run_job(task, silent).failure
 
 
-def dying(_given: Given, _bench: Bench) -> Made:
-    os.kill(os.getpid(), signal.SIGSEGV)
-    raise AssertionError
-
-
-def hanging_with_a_child(_given: Given, _bench: Bench) -> Made:
-    """The child outlives its parent, if it is let."""
-    child = os.spawnlp(os.P_NOWAIT, "sleep", "sleep", "600")
-    (Path(os.environ["THROUGHPLANE_TEST_FOLDER"]) / "child").write_text(str(child))
-    time.sleep(600)
-    raise AssertionError
-
-
 def gone(pid: int) -> bool:
     """Within a few seconds."""
     for _ in range(100):
@@ -147,7 +111,10 @@ def test_crash_and_hang_are_recorded_and_nothing_is_left_running(thin_file, tmp_
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     (tmp_path / "out" / "jobs").mkdir(parents=True)
     planned = planned_for(
-        thin_file, contending("dying", dying), contending("hanging", hanging_with_a_child), limit_minutes=0.01
+        thin_file,
+        contending("dying", broken.dying),
+        contending("hanging", broken.hanging_with_a_child),
+        limit_minutes=0.01,
     )
     told = []
     records = run_jobs(planned, (), tmp_path / "out", at_once=2, threads=1, told=told.append)
