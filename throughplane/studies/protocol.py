@@ -78,7 +78,7 @@ def _judgement(study: Study) -> list[str]:
     return [
         "## What is measured",
         f"Primary: `{study.primary}`. The other measures describe; none of them decides. A name says what is measured, "
-        "in which unit, in which mask, and for which data range.",
+        "in which unit, in which mask, and for which data range. `docs/studies/measures.md` has the formulas.",
         "- `head`: the largest component above half of Otsu's threshold in the truth, gaps of up to 3 voxels closed, "
         "holes filled. `brain` and `lesions`: as outlined in the files above. `whole`: every voxel of the truth.\n"
         "- `p0.1-99.9`: the data range reaches from the 0.1st to the 99.9th percentile of the truth in the mask "

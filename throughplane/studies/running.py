@@ -254,15 +254,16 @@ def _cleared(job: _Running) -> None:
 def _in_own_process(task: Task, connection: Connection) -> None:
     """Lead a process group, do the job, tell its record."""
     os.setpgid(0, 0)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(task.bench.folder,), daemon=True).start()
     torch.set_num_threads(task.bench.threads)
     connection.send(run_job(task, connection.send))
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(folder: Path) -> None:
     parent = parent_process()
     if parent is not None:
         wait([parent.sentinel])
+        shutil.rmtree(folder, ignore_errors=True)
         os.killpg(os.getpid(), signal.SIGKILL)
 
 
