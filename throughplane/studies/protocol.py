@@ -41,9 +41,14 @@ def _data(study: Study) -> list[str]:
         for name, facts in study.volumes.items()
     ]
     columns = ("volume", "subject", "contrast", "voxels", "mm", "licence", "sha256 begins", "masks, sha256 begins")
+    seen = [name for name, facts in study.volumes.items() if facts["trained_on"]]
     return [
         "## Data",
         _table(columns, rows),
+        f"The weights that come with the package were trained on the subjects of {', '.join(seen)}: there `eclare`, "
+        "`estimated` and whatever samples a prior are at an unfair advantage."
+        if seen
+        else "The weights that come with the package were trained on none of these subjects.",
         "## Degradations",
         "Thick slices are simulated along the array axis nearest to superior-inferior, by the operator of "
         "`docs/conventions.md`: as many slices as fit, centred so that the thin grid of the scan consists of voxels "

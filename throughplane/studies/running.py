@@ -114,8 +114,8 @@ def run_jobs(
             while waiting and len(running) < at_once:
                 running.append(_started(_task(planned, waiting.popleft(), out, threads), study.time_limit_minutes))
             for ended, record in _next_ended(running):
-                running.remove(ended)
                 _cleared(ended)
+                running.remove(ended)
                 write_job(out, record)
                 done[record.job] = record
                 pace.took(record.job, monotonic() - ended.began)
