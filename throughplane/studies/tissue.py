@@ -1,15 +1,13 @@
 """Three classes of tissue by intensity: does a result divide into them as the truth does?"""
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from sklearn.mixture import GaussianMixture
+from skimage.filters import threshold_multiotsu
 
 CLASSES = ("dark", "middle", "bright")
-FITTED = 50_000  # voxels that the mixture is fitted to: evenly picked, more change the limits by less than noise does
-GREY_LEVELS = 2048
+GREY_LEVELS = 256
 
 
 @dataclass(frozen=True)
@@ -25,22 +23,18 @@ class TissueLimits:
 
 
 def tissue_limits(truth: Float[np.ndarray, "i j k"], mask: Bool[np.ndarray, "i j k"]) -> TissueLimits:
-    """Where neighbouring classes of a mixture of three Gaussians, fitted to the truth in the mask, are equally likely.
+    """The two limits that leave least variance within three classes of the truth in the mask (Otsu), by scikit-image.
 
-    Deterministic: the means start at the 1/6, 1/2 and 5/6 quantiles. In order of their means the classes are cut at one
-    intensity each, so that a wide class cannot claim both ends.
+    On 256 grey levels from the 0.1st to the 99.9th percentile in the mask.
+
+    Notes:
+        Not a mixture of Gaussians: on training heads its limits moved by up to a fifth of the data range with the
+        voxels that it was fitted to, those of Otsu by half a per cent.
     """
     values = truth[mask].astype(np.float64)
-    values = values[:: max(1, values.size // FITTED), None]
-    means = np.quantile(values, [1 / 6, 1 / 2, 5 / 6])[:, None]
-    mixture = GaussianMixture(3, means_init=means, random_state=0, max_iter=500).fit(values)
-    order = np.argsort(mixture.means_[:, 0])
-    limits = []
-    for lower, upper in pairwise(order):
-        between = np.linspace(mixture.means_[lower, 0], mixture.means_[upper, 0], GREY_LEVELS)
-        likely = mixture.predict_proba(between[:, None])
-        limits.append(float(between[np.argmax(likely[:, upper] >= likely[:, lower])]))
-    return TissueLimits(*limits)
+    clipped = np.clip(values, *np.percentile(values, [0.1, 99.9]))
+    dark_middle, middle_bright = threshold_multiotsu(clipped, classes=len(CLASSES), nbins=GREY_LEVELS)
+    return TissueLimits(float(dark_middle), float(middle_bright))
 
 
 def tissue_dice(

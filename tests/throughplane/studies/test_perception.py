@@ -15,7 +15,7 @@ WINDOW = (0.0, 900.0)
 
 
 def by_definition(x: np.ndarray, y: np.ndarray) -> float:
-    """Reisenhofer et al. 2018 with full 2-D convolutions: half size, then equations 8 to 12."""
+    """Reisenhofer et al. 2018 with full 2-D convolutions, at half the size."""
     halved = [convolve2d(image, np.full((2, 2), 0.25))[1::2, 1::2] for image in (x, y)]
     similarity, weight = 0.0, 0.0
     for turned in (False, True):
