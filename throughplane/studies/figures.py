@@ -1,0 +1,317 @@
+"""Figures of a study. Narrow, so that they can be read on a phone, and the same to the byte from the same records."""
+
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import cycle
+from math import isfinite
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from throughplane.cuts import PLANES
+from throughplane.studies.findings import Findings, Group
+from throughplane.studies.pictures import TRUTH, decoded
+from throughplane.studies.quantities import Measure
+from throughplane.studies.records import Degradation, Pictures
+from throughplane.studies.statistics import value_of
+
+# Okabe and Ito (2008), told apart by the colour-blind; black stays for what is no method
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F5F00", "#5B5B5B")
+MARKERS = "osD^vPX*"
+WIDTH_IN, DPI = 5.2, 150
+STYLE = matplotlib.RcParams(
+    {
+        "font.size": 10.5,
+        "axes.titlesize": 11,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "grid.color": "#e3e3e3",
+        "axes.axisbelow": True,
+        "legend.frameon": False,
+        "text.color": "black",
+        "figure.facecolor": "white",
+        "savefig.facecolor": "white",
+        "svg.hashsalt": "throughplane",
+    }
+)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure in files.
+
+    Attributes:
+        name: of the files, without suffix.
+        caption: what it shows, over which mask and data range, of which scans.
+        png, svg: the files; no svg where it would be large.
+    """
+
+    name: str
+    caption: str
+    png: bytes
+    svg: bytes | None
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What is shown of one scan: pictures of the truth and of every result there is."""
+
+    volume: str
+    degradation: Degradation
+    truth: Pictures | None
+    results: Mapping[str, Pictures]
+
+
+def figures(findings: Findings) -> tuple[Drawn, ...]:
+    """Every figure that the records have the numbers for, pictures excepted."""
+    drawn: list[Drawn] = []
+    for group in findings.groups:
+        if not any(value_of(r, findings.study.primary) is not None for r in findings.at(group.degradations)):
+            continue
+        drawn += [_by_cell(findings, group), *_differences(findings, group), *_spectra(findings, group)]
+    return (*drawn, *_cost(findings))
+
+
+def picture_page(scan: Scan, title: str) -> Drawn:
+    """Three planes of each result, with errors below, the truth first."""
+    columns = [(TRUTH, scan.truth)] if scan.truth else []
+    columns += list(scan.results.items())
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(1.7 * 3, 1.15 * (2 * len(columns) - 1) * 1.4), dpi=DPI, layout="constrained")
+        rows = [(name, kind) for name, p in columns for kind in ("result", "error") if getattr(p, kind)]
+        for axes, (name, kind, plane) in zip(
+            figure.subplots(len(rows), 3, squeeze=False).flat,
+            ((name, kind, plane) for name, kind in rows for plane in PLANES),
+            strict=True,
+        ):
+            image = decoded(getattr(dict(columns)[name], kind)[plane]).convert("RGB")
+            axes.imshow(np.asarray(image), interpolation="nearest")
+            axes.set_xticks([])
+            axes.set_yticks([])
+            axes.grid(False)
+            axes.spines[:].set_visible(False)
+            if plane == PLANES[0]:
+                axes.set_ylabel(name if kind == "result" else "error", fontsize=9)
+        return Drawn(f"pictures_{scan_slug(scan)}", title, _saved(figure, "png"), None)
+
+
+def scan_slug(scan: Scan) -> str:
+    """For the name of a file."""
+    d = scan.degradation
+    return f"{scan.volume}_{d.thickness_mm:g}_{d.gap_mm:g}_{d.profile}_{d.noise_sd:g}"
+
+
+def _by_cell(findings: Findings, group: Group) -> Drawn:
+    measure, methods = findings.primary, findings.study.methods
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        width = 0.8 / len(methods)
+        for place, degradation in enumerate(group.degradations):
+            offsets = [place + (i - (len(methods) - 1) / 2) * width for i in range(len(methods))]
+            by_volume = _by_volume(findings, measure.name, degradation)
+            for values in by_volume.values():
+                axes.plot(offsets, [values.get(m, np.nan) for m in methods], color="#b5b5b5", linewidth=0.7, zorder=1)
+            for offset, (method, colour, marker) in zip(offsets, _styles(methods), strict=True):
+                points = [values[method] for values in by_volume.values() if method in values]
+                axes.plot([offset] * len(points), points, ".", color=colour, markersize=4, alpha=0.6, zorder=2)
+                if points:
+                    label = method if place == 0 else None
+                    axes.plot(offset, np.mean(points), marker, color=colour, markersize=7, label=label, zorder=3)
+        axes.set_xticks(range(len(group.degradations)), [d.cell for d in group.degradations])
+        axes.grid(axis="x", visible=False)
+        axes.set(xlabel="thickness|gap, mm", ylabel=_axis_label(measure))
+        _legend_below(figure, axes)
+
+    return _drawn(
+        f"primary_{group.slug}",
+        f"{measure.label} by slice thickness and gap. Large marks: means over volumes; dots: single volumes, "
+        f"those of one volume joined by a grey line. {_provenance(measure, group)}",
+        draw,
+        (WIDTH_IN, 4.2),
+    )
+
+
+def _differences(findings: Findings, group: Group) -> Iterator[Drawn]:
+    measure, (reference, *methods) = findings.primary, findings.study.methods
+    if not methods:
+        return
+    cells = group.degradations
+
+    def draw(figure: Figure) -> None:
+        panels = figure.subplots(len(cells), 1, sharex=True, squeeze=False)[:, 0]
+        for axes, degradation in zip(panels, cells, strict=True):
+            for place, (method, colour, marker) in enumerate(tuple(_styles(findings.study.methods))[1:]):
+                found = findings.compare(method, reference, measure.name, (degradation,))
+                axes.plot(
+                    list(found.by_subject.values()), [place] * len(found.by_subject), ".", color=colour, alpha=0.6
+                )
+                if found.estimate is not None:
+                    e = found.estimate
+                    if e.low is not None and e.high is not None:
+                        axes.plot([e.low, e.high], [place, place], color=colour, linewidth=2)
+                    axes.plot(e.mean, place, marker, color=colour, markersize=7)
+            axes.axvline(0, color="black", linewidth=1)
+            axes.set_yticks(range(len(methods)), methods)
+            axes.set_ylim(len(methods) - 0.4, -0.6)
+            axes.set_title(f"{degradation.cell} mm", loc="left")
+        panels[-1].set_xlabel(f"difference to {reference}: {_axis_label(measure)}")
+
+    yield _drawn(
+        f"differences_{group.slug}",
+        f"Paired differences to {reference} in {measure.label}: dots are subjects, marks their means, bars 95 % "
+        f"bootstrap intervals. Only scans that both finished. {_provenance(measure, group)}",
+        draw,
+        (WIDTH_IN, 0.9 + len(cells) * (0.45 + 0.27 * len(methods))),
+    )
+
+
+def _spectra(findings: Findings, group: Group) -> Iterator[Drawn]:
+    records = [r for r in findings.at(group.degradations) if r.failure is None]
+    for name in sorted({name for record in records for name in record.curves}):
+        yield _curves(findings, group, name)
+
+
+def _curves(findings: Findings, group: Group, name: str) -> Drawn:
+    records = [r for r in findings.at(group.degradations) if r.failure is None and name in r.curves]
+    cells = [d for d in group.degradations if any(r.job.degradation == d for r in records)]
+    abscissa, *columns = records[0].curves[name]
+
+    def draw(figure: Figure) -> None:
+        panels = figure.subplots(len(cells), 1, sharex=True, squeeze=False)[:, 0]
+        for axes, degradation in zip(panels, cells, strict=True):
+            here = [r for r in records if r.job.degradation == degradation]
+            for method, colour, _ in _styles(findings.study.methods):
+                ours = [r.curves[name] for r in here if r.job.method == method]
+                _draw_mean(axes, ours, abscissa, columns[-1], colour, method, "-")
+            for column in columns[:-1]:
+                _draw_mean(axes, [r.curves[name] for r in here], abscissa, column, "black", plain(column), ":")
+            axes.set_title(f"{degradation.cell} mm", loc="left")
+            axes.set_ylabel(plain(columns[-1]))
+            if all(min(r.curves[name][c], default=0) > 0 for r in here for c in columns):
+                axes.set_yscale("log")
+        panels[-1].set_xlabel(plain(abscissa))
+        _legend_below(figure, panels[0])
+
+    return _drawn(
+        f"{slug(name)}_{group.slug}",
+        f"{plain(name)}, means over volumes. Scans simulated from thin ones, {group.title}.",
+        draw,
+        (WIDTH_IN, 1.2 + 2.1 * len(cells)),
+    )
+
+
+def _draw_mean(
+    axes: Axes,
+    curves: Sequence[Mapping[str, Sequence[float]]],
+    abscissa: str,
+    column: str,
+    colour: str,
+    label: str,
+    line: str,
+) -> None:
+    """The mean over volumes, on the abscissa of the first; each curve is told where it was not measured."""
+    if not curves:
+        return
+    at = np.asarray(curves[0][abscissa], np.float64)
+    values = [np.interp(at, c[abscissa], c[column], np.nan, np.nan) for c in curves]
+    axes.plot(at, np.mean(values, axis=0), line, color=colour, label=label, linewidth=1.6)
+
+
+def _cost(findings: Findings) -> Iterator[Drawn]:
+    measure, degradations = findings.primary, findings.study.degradations
+    spots = {
+        method: [
+            (seconds.mean, quality.mean)
+            for d in degradations
+            if (quality := findings.estimate(method, measure.name, (d,))) is not None
+            and (seconds := findings.estimate(method, "seconds", (d,))) is not None
+            and seconds.mean > 0
+        ]
+        for method in findings.study.methods
+    }
+    if not any(spots.values()):
+        return
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        for method, colour, marker in _styles(findings.study.methods):
+            if spots[method]:
+                x, y = np.transpose(spots[method])
+                axes.plot(x, y, marker, color=colour, markersize=4, alpha=0.45)
+                middle = float(np.exp(np.log(x).mean()))
+                axes.plot(middle, y.mean(), marker, color=colour, markersize=9, label=method)
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
+        axes.set(xlabel="seconds for a scan", ylabel=_axis_label(measure))
+        _legend_below(figure, axes)
+
+    yield _drawn(
+        "quality_against_seconds",
+        f"{measure.label} against wall time. Small marks: means over volumes for each degradation; large: over all. "
+        f"Times hold for the machine below only. {_where(measure)} Scans simulated from thin ones.",
+        draw,
+        (WIDTH_IN, 3.9),
+    )
+
+
+def _by_volume(findings: Findings, measure: str, degradation: Degradation) -> dict[str, dict[str, float]]:
+    by_volume: dict[str, dict[str, float]] = {}
+    for record in findings.at((degradation,)):
+        value = value_of(record, measure)
+        if value is not None and isfinite(value):
+            by_volume.setdefault(record.job.volume, {})[record.job.method] = value
+    return by_volume
+
+
+def _styles(methods: Sequence[str]) -> Iterator[tuple[str, str, str]]:
+    return zip(methods, cycle(COLOURS), cycle(MARKERS))
+
+
+def _axis_label(measure: Measure) -> str:
+    better = f" ({measure.quantity.better} is better)" if measure.quantity.better else ""
+    return f"{measure.quantity.label}{better}"
+
+
+def _provenance(measure: Measure, group: Group) -> str:
+    return f"{_where(measure)} Scans simulated from thin ones, {group.title}."
+
+
+def _where(measure: Measure) -> str:
+    mask, *rest = measure.where or ("not recorded",)
+    data_range = f", data range: {rest[0]} % of the truth in it" if rest else ""
+    return f"Mask: {mask}{data_range}."
+
+
+def plain(name: str) -> str:
+    """A recorded name for people."""
+    return name.replace("_", " ")
+
+
+def slug(name: str) -> str:
+    """A name that is safe in a file's."""
+    return "".join(c if c.isalnum() or c in "._-" else "_" for c in name)
+
+
+def _legend_below(figure: Figure, axes: Axes) -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside lower center", ncols=min(3, len(handles)), handletextpad=0.4)
+
+
+def _drawn(name: str, caption: str, draw: Callable[[Figure], None], size_in: tuple[float, float]) -> Drawn:
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=size_in, dpi=DPI, layout="constrained")
+        draw(figure)
+        return Drawn(slug(name), caption, _saved(figure, "png"), _saved(figure, "svg"))
+
+
+def _saved(figure: Figure, format: str) -> bytes:
+    stream = io.BytesIO()
+    dated = {"Software": None} if format == "png" else {"Date": None, "Creator": None}
+    figure.savefig(stream, format=format, metadata=dated)
+    return stream.getvalue()
