@@ -10,18 +10,24 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
+from PIL import Image, ImageDraw, ImageFont
 
 from throughplane.cuts import PLANES
 from throughplane.studies.findings import Findings, Group
 from throughplane.studies.pictures import TRUTH, decoded
 from throughplane.studies.quantities import Measure
-from throughplane.studies.records import Degradation, Pictures
+from throughplane.studies.records import Degradation, JobRecord, Pictures
 from throughplane.studies.statistics import value_of
 
 # Okabe and Ito (2008), told apart by the colour-blind; black stays for what is no method
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F5F00", "#5B5B5B")
 MARKERS = "osD^vPX*"
 WIDTH_IN, DPI = 5.2, 150
+PALETTE = 96  # colours of a figure, few enough to keep files small
+LINE_PX, MARGIN_PX = 18, 4  # of a page of pictures
+OF_TRUTH, OF_RESULT = "truth_", "result_"
+WIDE = 30.0  # ratio from which curves are drawn on a logarithmic scale
 STYLE = matplotlib.RcParams(
     {
         "font.size": 10.5,
@@ -47,13 +53,15 @@ class Drawn:
     Attributes:
         name: of the files, without suffix.
         caption: what it shows, over which mask and data range, of which scans.
-        png, svg: the files; no svg where it would be large.
+        png, svg: the files; no svg of pictures.
+        foremost: whether it is among the first that a reader should see.
     """
 
     name: str
     caption: str
     png: bytes
     svg: bytes | None
+    foremost: bool = True
 
 
 @dataclass(frozen=True)
@@ -77,26 +85,31 @@ def figures(findings: Findings) -> tuple[Drawn, ...]:
 
 
 def picture_page(scan: Scan, title: str) -> Drawn:
-    """Three planes of each result, with errors below, the truth first."""
-    columns = [(TRUTH, scan.truth)] if scan.truth else []
-    columns += list(scan.results.items())
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(1.7 * 3, 1.15 * (2 * len(columns) - 1) * 1.4), dpi=DPI, layout="constrained")
-        rows = [(name, kind) for name, p in columns for kind in ("result", "error") if getattr(p, kind)]
-        for axes, (name, kind, plane) in zip(
-            figure.subplots(len(rows), 3, squeeze=False).flat,
-            ((name, kind, plane) for name, kind in rows for plane in PLANES),
-            strict=True,
-        ):
-            image = decoded(getattr(dict(columns)[name], kind)[plane]).convert("RGB")
-            axes.imshow(np.asarray(image), interpolation="nearest")
-            axes.set_xticks([])
-            axes.set_yticks([])
-            axes.grid(False)
-            axes.spines[:].set_visible(False)
-            if plane == PLANES[0]:
-                axes.set_ylabel(name if kind == "result" else "error", fontsize=9)
-        return Drawn(f"pictures_{scan_slug(scan)}", title, _saved(figure, "png"), None)
+    """Three planes of the truth and of each result, each with its error below, pixel for pixel."""
+    truth = {} if scan.truth is None else {TRUTH: scan.truth}
+    rows = [
+        (name, [decoded(images[plane]).convert("RGB") for plane in PLANES])
+        for method, pictures in {**truth, **scan.results}.items()
+        for name, images in ((method, pictures.result), (_error_label(pictures), pictures.error))
+        if images
+    ]
+    widths = [max(images[column].width for _, images in rows) for column in range(len(PLANES))]
+    heights = [max(image.height for image in images) + LINE_PX for _, images in rows]
+    page = Image.new("RGB", (sum(widths) + 4 * MARGIN_PX, sum(heights) + LINE_PX + MARGIN_PX), "white")
+    pen, font = ImageDraw.Draw(page), ImageFont.load_default(LINE_PX * 0.7)
+    pen.text((MARGIN_PX, 0), f"{scan.volume}, {title}, simulated", "black", font)
+    for row, (name, images) in enumerate(rows):
+        top = LINE_PX + sum(heights[:row])
+        pen.text((MARGIN_PX, top), name, "black", font)
+        for column, image in enumerate(images):
+            page.paste(image, (sum(widths[:column]) + (column + 1) * MARGIN_PX, top + LINE_PX))
+    stream = io.BytesIO()
+    page.save(stream, format="PNG", optimize=True)
+    return Drawn(f"pictures_{scan_slug(scan)}", title, stream.getvalue(), None)
+
+
+def _error_label(pictures: Pictures) -> str:
+    return f"error \N{PLUS-MINUS SIGN}{100 * pictures.error_range:g} %"
 
 
 def scan_slug(scan: Scan) -> str:
@@ -129,8 +142,8 @@ def _by_cell(findings: Findings, group: Group) -> Drawn:
 
     return _drawn(
         f"primary_{group.slug}",
-        f"{measure.label} by slice thickness and gap. Large marks: means over volumes; dots: single volumes, "
-        f"those of one volume joined by a grey line. {_provenance(measure, group)}",
+        f"{measure.label} by slice thickness and gap. Large marks: means over the volumes that a method "
+        f"finished; dots: single volumes, each joined across methods by a grey line. {_provenance(measure, group)}",
         draw,
         (WIDTH_IN, 4.2),
     )
@@ -150,7 +163,9 @@ def _differences(findings: Findings, group: Group) -> Iterator[Drawn]:
                 axes.plot(
                     list(found.by_subject.values()), [place] * len(found.by_subject), ".", color=colour, alpha=0.6
                 )
-                if found.estimate is not None:
+                if found.estimate is None:
+                    axes.annotate("  no scan that both finished", (0, place), fontsize=8, va="center")
+                else:
                     e = found.estimate
                     if e.low is not None and e.high is not None:
                         axes.plot([e.low, e.high], [place, place], color=colour, linewidth=2)
@@ -171,37 +186,51 @@ def _differences(findings: Findings, group: Group) -> Iterator[Drawn]:
 
 
 def _spectra(findings: Findings, group: Group) -> Iterator[Drawn]:
-    records = [r for r in findings.at(group.degradations) if r.failure is None]
-    for name in sorted({name for record in records for name in record.curves}):
-        yield _curves(findings, group, name)
+    """A figure for each curve and column in the records; columns of the truth go with those of results."""
+    done = [r for r in findings.at(group.degradations) if r.failure is None]
+    for name in sorted({name for record in done for name in record.curves}):
+        records = [r for r in done if name in r.curves]
+        _, *columns = records[0].curves[name]
+        shown = [column for column in columns if not column.startswith(OF_TRUTH)]
+        for place, column in enumerate(shown):
+            yield _curves(findings, group, records, name, column, foremost=place == 0)
 
 
-def _curves(findings: Findings, group: Group, name: str) -> Drawn:
-    records = [r for r in findings.at(group.degradations) if r.failure is None and name in r.curves]
+def _curves(
+    findings: Findings, group: Group, records: Sequence[JobRecord], name: str, column: str, foremost: bool
+) -> Drawn:
     cells = [d for d in group.degradations if any(r.job.degradation == d for r in records)]
     abscissa, *columns = records[0].curves[name]
+    of_truth = column.replace(OF_RESULT, OF_TRUTH, 1) if column.startswith(OF_RESULT) else ""
+    drawn = [column, *([of_truth] if of_truth in columns else [])]
+    values = np.concatenate([r.curves[name][c] for r in records for c in drawn])
+    logarithmic = len(values) > 0 and values.min() > 0 and values.max() > WIDE * values.min()
 
     def draw(figure: Figure) -> None:
-        panels = figure.subplots(len(cells), 1, sharex=True, squeeze=False)[:, 0]
+        panels = figure.subplots(len(cells), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
         for axes, degradation in zip(panels, cells, strict=True):
             here = [r for r in records if r.job.degradation == degradation]
             for method, colour, _ in _styles(findings.study.methods):
                 ours = [r.curves[name] for r in here if r.job.method == method]
-                _draw_mean(axes, ours, abscissa, columns[-1], colour, method, "-")
-            for column in columns[:-1]:
-                _draw_mean(axes, [r.curves[name] for r in here], abscissa, column, "black", plain(column), ":")
+                _draw_mean(axes, ours, abscissa, column, colour, method, "-")
+            if of_truth in columns:
+                _draw_mean(axes, [r.curves[name] for r in here], abscissa, of_truth, "black", TRUTH, ":")
             axes.set_title(f"{degradation.cell} mm", loc="left")
-            axes.set_ylabel(plain(columns[-1]))
-            if all(min(r.curves[name][c], default=0) > 0 for r in here for c in columns):
+            if logarithmic:
                 axes.set_yscale("log")
+        figure.supylabel(plain(column), fontsize=10.5)
         panels[-1].set_xlabel(plain(abscissa))
         _legend_below(figure, panels[0])
 
+    quantity, *where = name.split("/")
+    mask = f" Mask: {', '.join(where)}." if where else ""
     return _drawn(
-        f"{slug(name)}_{group.slug}",
-        f"{plain(name)}, means over volumes. Scans simulated from thin ones, {group.title}.",
+        f"{slug(name)}_{column}_{group.slug}",
+        f"{plain(quantity).capitalize()}: {plain(column)}, means over volumes.{mask} Scans simulated from thin ones, "
+        f"{group.title}.",
         draw,
-        (WIDTH_IN, 1.2 + 2.1 * len(cells)),
+        (WIDTH_IN, 1.2 + 1.7 * len(cells)),
+        foremost,
     )
 
 
@@ -246,7 +275,9 @@ def _cost(findings: Findings) -> Iterator[Drawn]:
                 middle = float(np.exp(np.log(x).mean()))
                 axes.plot(middle, y.mean(), marker, color=colour, markersize=9, label=method)
         axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set(xlabel="seconds for a scan", ylabel=_axis_label(measure))
         _legend_below(figure, axes)
 
@@ -283,7 +314,8 @@ def _provenance(measure: Measure, group: Group) -> str:
 
 def _where(measure: Measure) -> str:
     mask, *rest = measure.where or ("not recorded",)
-    data_range = f", data range: {rest[0]} % of the truth in it" if rest else ""
+    percents = rest[0].removeprefix("p").replace("-", " to ") if rest else ""
+    data_range = f"; data range: {percents} % of the truth in the head" if rest else ""
     return f"Mask: {mask}{data_range}."
 
 
@@ -303,15 +335,26 @@ def _legend_below(figure: Figure, axes: Axes) -> None:
         figure.legend(handles, labels, loc="outside lower center", ncols=min(3, len(handles)), handletextpad=0.4)
 
 
-def _drawn(name: str, caption: str, draw: Callable[[Figure], None], size_in: tuple[float, float]) -> Drawn:
+def _drawn(
+    name: str, caption: str, draw: Callable[[Figure], None], size_in: tuple[float, float], foremost: bool = True
+) -> Drawn:
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=size_in, dpi=DPI, layout="constrained")
         draw(figure)
-        return Drawn(slug(name), caption, _saved(figure, "png"), _saved(figure, "svg"))
+        png = _few_colours(_saved(figure, "png"))
+        figure.set_layout_engine("none")  # as laid out already
+        return Drawn(slug(name), caption, png, _saved(figure, "svg"), foremost)
 
 
 def _saved(figure: Figure, format: str) -> bytes:
     stream = io.BytesIO()
     dated = {"Software": None} if format == "png" else {"Date": None, "Creator": None}
     figure.savefig(stream, format=format, metadata=dated)
+    return stream.getvalue()
+
+
+def _few_colours(png: bytes) -> bytes:
+    stream = io.BytesIO()
+    image = Image.open(io.BytesIO(png)).convert("RGB")
+    image.quantize(PALETTE, dither=Image.Dither.NONE).save(stream, format="PNG", optimize=True)
     return stream.getvalue()

@@ -10,7 +10,7 @@ import numpy as np
 
 from throughplane.studies.quantities import COST, Measure, in_reading_order, measure_named
 from throughplane.studies.records import Degradation, Job, JobRecord, Study, read_jobs, read_study
-from throughplane.studies.statistics import Comparison, Estimate, compare, estimate, value_of
+from throughplane.studies.statistics import Comparison, Estimate, compare, estimate, paired, value_of
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,14 @@ class Findings:
 
     def at(self, degradations: Sequence[Degradation]) -> tuple[JobRecord, ...]:
         """Records of these degradations."""
-        return tuple(record for record in self.records if record.job.degradation in degradations)
+        return tuple(record for d in degradations for record in self._by_degradation.get(d, ()))
+
+    @cached_property
+    def _by_degradation(self) -> dict[Degradation, list[JobRecord]]:
+        found: dict[Degradation, list[JobRecord]] = {}
+        for record in self.records:
+            found.setdefault(record.job.degradation, []).append(record)
+        return found
 
     def generator(self) -> np.random.Generator:
         """A new one for each interval, so that none depends on what else is shown."""
@@ -108,6 +115,11 @@ class Findings:
         done = {record.job for record in self.done}
         return sum(job in done for job in jobs), len(jobs)
 
+    def measurable(self, measure: str, degradations: Sequence[Degradation]) -> int:
+        """Of how many scans there is a measure, by whatever method: lesions are not in every head."""
+        records = self.at(degradations)
+        return len({(r.job.volume, r.job.degradation) for r in records if value_of(r, measure) is not None})
+
     def winner(self, measure: Measure, degradations: Sequence[Degradation]) -> str | None:
         """The method that is better than every other in pairs, beyond the interval of the difference, if there is one.
 
@@ -116,18 +128,19 @@ class Findings:
         if measure.quantity.better is None:
             return None
         sign = 1 if measure.quantity.better == "higher" else -1
-        means = {
-            method: sign * found.mean
-            for method in self.study.methods
-            if (found := self.estimate(method, measure.name, degradations)) is not None
-        }
+        found = {m: self.estimate(m, measure.name, degradations) for m in self.study.methods}
+        means = {method: sign * of.mean for method, of in found.items() if of is not None}
         if len(means) < 2:
             return None
         best = max(means, key=lambda method: means[method])
         done, asked = self.finished(best, degradations)
-        others = (self.compare(best, other, measure.name, degradations).estimate for other in means if other != best)
-        clear = all(d is not None and d.excludes_zero and sign * d.mean > 0 for d in others)
+        clear = all(self._beats(best, other, measure, sign, degradations) for other in means if other != best)
         return best if clear and done == asked else None
+
+    def _beats(self, best: str, other: str, measure: Measure, sign: int, degradations: Sequence[Degradation]) -> bool:
+        pairs, _ = paired(self.at(degradations), measure.name, best, other)
+        difference = estimate(pairs, self.generator())
+        return difference is not None and difference.excludes_zero and sign * difference.mean > 0
 
 
 def read_findings(out: Path) -> Findings:

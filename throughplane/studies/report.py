@@ -1,6 +1,8 @@
 """What `throughplane compare-report` leaves in the folder of a study, made of its JSON files alone."""
 
 import base64
+import textwrap
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,22 +23,20 @@ from throughplane.studies.tables import (
     MINUS,
     Cell,
     Table,
+    Tables,
     csv_text,
     described,
-    details,
-    failures_table,
     legend,
     markdown_text,
-    overviews,
-    pairs_table,
     progress_line,
+    tables_of,
 )
 
 LARGEST_BYTES = 5_000_000
 LARGEST_SVG_BYTES = 300_000
 MOST_SCANS = 8
 SHRINKING = (1.0, 0.7)  # of the sides of pictures, tried before a scan is left out
-LONGEST_TEXT = 90  # characters of a value in the tables of versions
+LONGEST_TEXT = 200  # characters of a value in the tables of versions
 
 
 def write_report(out: Path) -> Findings:
@@ -46,6 +46,7 @@ def write_report(out: Path) -> Findings:
         InputRefused: there is no study, a record is not readable, or the folder cannot be written.
     """
     findings = read_findings(out)
+    tables = tables_of(findings)
     drawn, scans = figures(findings), scans_shown(out, findings)
     pages = tuple(picture_page(scan, described(scan.degradation)) for scan in scans if scan.truth or scan.results)
     folder = out / "figures"
@@ -54,8 +55,8 @@ def write_report(out: Path) -> Findings:
         if figure.svg is not None and len(figure.svg) <= LARGEST_SVG_BYTES:
             files[folder / f"{figure.name}.svg"] = figure.svg
     files[out / "table.csv"] = csv_text(findings).encode()
-    files[out / "table.md"] = markdown_text(findings).encode()
-    files[out / "report.html"] = fitting_page(findings, drawn, scans).encode()
+    files[out / "table.md"] = markdown_text(findings, tables).encode()
+    files[out / "report.html"] = fitting_page(findings, tables, drawn, scans).encode()
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:
@@ -65,11 +66,11 @@ def write_report(out: Path) -> Findings:
 
 
 def scans_shown(out: Path, findings: Findings) -> tuple[Scan, ...]:
-    """A scan of each volume that there are pictures of, degradations taken by turns from the middle one on."""
-    study = findings.study
+    """A scan of each volume that there are pictures of; cells of the first profile by turns, from the middle one on."""
+    study, degradations = findings.study, findings.groups[0].degradations
     scans = []
     for place, (volume, facts) in enumerate(tuple(study.volumes.items())[:MOST_SCANS]):
-        d = study.degradations[(len(study.degradations) // 2 + place) % len(study.degradations)]
+        d = degradations[(len(degradations) // 2 + place) % len(degradations)]
         job = Job(volume, str(facts["subject"]), d, TRUTH, study.seed)
         found = {m: read_pictures(out, replace(job, method=m)) for m in (TRUTH, *study.methods)}
         results = {method: found[method] for method in study.methods}
@@ -78,7 +79,11 @@ def scans_shown(out: Path, findings: Findings) -> tuple[Scan, ...]:
 
 
 def fitting_page(
-    findings: Findings, drawn: Sequence[Drawn], scans: Sequence[Scan], largest_bytes: int = LARGEST_BYTES
+    findings: Findings,
+    tables: Tables,
+    drawn: Sequence[Drawn],
+    scans: Sequence[Scan],
+    largest_bytes: int = LARGEST_BYTES,
 ) -> str:
     """The page with as many scans, and as large pictures, as fit.
 
@@ -87,7 +92,8 @@ def fitting_page(
     """
     for count in range(len(scans), -1, -1):
         for ratio in SHRINKING if count else (1.0,):
-            text = page(findings, drawn, [_shrunk(scan, ratio) for scan in scans[:count]], len(scans) - count)
+            shown = [_shrunk(scan, ratio) for scan in scans[:count]]
+            text = page(findings, tables, drawn, shown, len(scans) - count)
             if len(text.encode()) <= largest_bytes:
                 return text
     raise InputRefused(
@@ -95,7 +101,7 @@ def fitting_page(
     )
 
 
-def page(findings: Findings, drawn: Sequence[Drawn], scans: Sequence[Scan], left_out: int) -> str:
+def page(findings: Findings, tables: Tables, drawn: Sequence[Drawn], scans: Sequence[Scan], left_out: int) -> str:
     """All of report.html."""
     study = findings.study
     environment = Environment(
@@ -107,14 +113,14 @@ def page(findings: Findings, drawn: Sequence[Drawn], scans: Sequence[Scan], left
         subjects=len({str(facts["subject"]) for facts in study.volumes.values()}),
         progress=progress_line(findings),
         legend=legend(findings),
-        overviews=overviews(findings),
-        pairs=pairs_table(findings),
-        details=details(findings),
-        failures=failures_table(findings),
+        tables=tables,
+        failures_by_method=Counter(record.job.method for record in findings.failed),
+        jobs_by_method=len(study.jobs) // len(study.methods),
         data=data_table(findings),
         machine=machine_table(findings.records),
         methods=method_tables(findings),
-        figures=[{"caption": f.caption, "base64": base64.b64encode(f.png).decode()} for f in drawn],
+        figures=[_Figure(f.caption, base64.b64encode(f.png).decode()) for f in drawn if f.foremost],
+        more_figures=[_Figure(f.caption, base64.b64encode(f.png).decode()) for f in drawn if not f.foremost],
         scans=[_shown(findings, scan) for scan in scans],
         left_out=left_out,
         planes=PLANES,
@@ -146,6 +152,12 @@ def method_tables(findings: Findings) -> tuple[Table, ...]:
         _listed(f"Details of {method}", _summary([r.details for r in findings.done if r.job.method == method]))
         for method in findings.study.methods
     )
+
+
+@dataclass(frozen=True)
+class _Figure:
+    caption: str
+    base64: str
 
 
 @dataclass(frozen=True)
@@ -183,7 +195,10 @@ def _shrunk_pictures(pictures: Pictures, ratio: float) -> Pictures:
 
 
 def _listed(title: str, facts: Mapping[str, str]) -> Table:
-    return Table(title, ("", "value"), tuple((Cell(key), Cell(value)) for key, value in facts.items()))
+    rows = tuple(
+        (Cell(key), Cell(textwrap.shorten(text, LONGEST_TEXT, placeholder=" ..."))) for key, text in facts.items()
+    )
+    return Table(title, ("", "value"), rows)
 
 
 def _summary(records: Sequence[Mapping[str, Any]]) -> dict[str, str]:
@@ -213,8 +228,8 @@ def _number(text: str) -> float | None:
         return None
 
 
-def _flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    return {key: value for key, value in _leaves(record, prefix) if len(value) <= LONGEST_TEXT}
+def _flat(record: Mapping[str, Any]) -> dict[str, str]:
+    return dict(_leaves(record, ""))
 
 
 def _leaves(record: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
@@ -229,6 +244,8 @@ def _leaves(record: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]
 
 
 def _told(value: object) -> str:
+    if value is None:
+        return "none"
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 

@@ -99,10 +99,10 @@ def bootstrap_interval(values: Sequence[float], generator: np.random.Generator) 
     return float(low), float(high)
 
 
-def compare(
-    records: Iterable[JobRecord], measure: str, method: str, reference: str, generator: np.random.Generator
-) -> Comparison:
-    """`method` against `reference` in one measure, scan by scan; failures of either are left out and counted."""
+def paired(
+    records: Iterable[JobRecord], measure: str, method: str, reference: str
+) -> tuple[tuple[tuple[str, float], ...], int]:
+    """(subject, method minus reference) of every scan that both finished, and how many scans had to be left out."""
     ours: dict[Scan, JobRecord] = {}
     theirs: dict[Scan, JobRecord] = {}
     for record in records:
@@ -110,16 +110,22 @@ def compare(
             ours[_scan(record.job)] = record
         elif record.job.method == reference:
             theirs[_scan(record.job)] = record
-    differences: list[tuple[str, float]] = []
-    for scan in sorted(set(ours) & set(theirs), key=str):
+    pairs = []
+    for scan in ours.keys() & theirs.keys():
         difference = _difference(value_of(ours[scan], measure), value_of(theirs[scan], measure))
         if difference is not None:
-            differences.append((ours[scan].job.subject, difference))
-    means = _subject_means(differences)
-    left_out = len(set(ours) | set(theirs)) - len(differences)
-    return Comparison(
-        method, reference, means, estimate(differences, generator), left_out, signed_rank_p(list(means.values()))
-    )
+            pairs.append((ours[scan].job.subject, difference))
+    return tuple(sorted(pairs)), len(ours.keys() | theirs.keys()) - len(pairs)
+
+
+def compare(
+    records: Iterable[JobRecord], measure: str, method: str, reference: str, generator: np.random.Generator
+) -> Comparison:
+    """`method` against `reference` in one measure; failures of either are left out and counted."""
+    pairs, left_out = paired(records, measure, method, reference)
+    means = _subject_means(pairs)
+    p = signed_rank_p(list(means.values()))
+    return Comparison(method, reference, means, estimate(pairs, generator), left_out, p)
 
 
 def corrected(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:

@@ -65,10 +65,34 @@ def _csv_values(record: JobRecord | None) -> Iterator[tuple[str, str, float | st
                 yield "done", name, value, ""
 
 
-def markdown_text(findings: Findings) -> str:
+@dataclass(frozen=True)
+class Tables:
+    """What is shown of a study, in the order it is read.
+
+    Attributes:
+        overviews: the primary measure: cells down, methods across, a table for each profile and level of noise.
+        pairs: every two methods in the primary measure, over all degradations.
+        details: every measure: methods down, measures across, a table for each degradation.
+        failures: every job without a result, with its reason.
+    """
+
+    overviews: tuple[Table, ...]
+    pairs: Table
+    details: tuple[Table, ...]
+    failures: Table
+
+
+def tables_of(findings: Findings) -> Tables:
     """Every table of the study."""
-    tables = (*overviews(findings), pairs_table(findings), *details(findings), failures_table(findings))
-    parts = [f"## {table.title}\n\n{table.markdown()}" for table in tables if table.rows]
+    overviews = tuple(_overview(findings, group) for group in findings.groups)
+    details = tuple(_detail(findings, group, d) for group in findings.groups for d in group.degradations)
+    return Tables(overviews, pairs_table(findings), details, failures_table(findings))
+
+
+def markdown_text(findings: Findings, tables: Tables) -> str:
+    """All of them, with how to read them."""
+    shown = (*tables.overviews, tables.pairs, *tables.details, tables.failures)
+    parts = [f"## {table.title}\n\n{table.markdown()}" for table in shown if table.rows]
     return "\n\n".join(["# Comparison of methods", progress_line(findings), legend(findings), *parts]) + "\n"
 
 
@@ -88,15 +112,10 @@ def legend(findings: Findings) -> str:
     return (
         "Means over subjects, volumes and degradations of a subject averaged first; in brackets the 95 % bootstrap "
         f"interval, subjects resampled ({subjects} in all).{few if subjects < 10 else ''} "
-        "A value followed by n/N is over the n scans of N that the method finished. Bold: finished all, and better "
+        "A value followed by n/N is over n of the N scans that it can be measured on. Bold: finished all, and better "
         "than every other method in pairs, beyond the 95 % interval of the difference. "
         "Arrows point to better. All scans are simulated from thin ones."
     )
-
-
-def overviews(findings: Findings) -> tuple[Table, ...]:
-    """The primary measure: cells down, methods across, a table for each profile and level of noise."""
-    return tuple(_overview(findings, group) for group in findings.groups)
 
 
 def _overview(findings: Findings, group: Group) -> Table:
@@ -108,11 +127,6 @@ def _overview(findings: Findings, group: Group) -> Table:
         rows.append((Cell(degradation.cell), *cells))
     title = f"{measure.label} {measure.arrow}, {group.title}"
     return Table(title, ("thickness|gap, mm", *methods), tuple(rows))
-
-
-def details(findings: Findings) -> tuple[Table, ...]:
-    """Every measure: methods down, measures across, a table for each degradation."""
-    return tuple(_detail(findings, group, d) for group in findings.groups for d in group.degradations)
 
 
 def _detail(findings: Findings, group: Group, degradation: Degradation) -> Table:
@@ -134,7 +148,7 @@ def _count(findings: Findings, method: str, degradation: Degradation) -> str:
 
 def _cell(findings: Findings, method: str, measure: Measure, degradation: Degradation, strong: bool) -> Cell:
     found = findings.estimate(method, measure.name, (degradation,))
-    _, asked = findings.finished(method, (degradation,))
+    asked = findings.measurable(measure.name, (degradation,))
     if found is None:
         return Cell(_nothing(findings, method, degradation, measure))
     text = _with_interval(found, measure.quantity.text)

@@ -1,12 +1,13 @@
-"""A study with known outcomes: methods that are better than another by the same amount in every subject, and failures."""
+"""A study with known outcomes: methods that lead by about the same in every subject, and failures."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from tests.conftest import head_phantom, placed_image
 from forward_models import volume_from_image
+from tests.conftest import head_phantom, placed_image
 from throughplane.studies.cases import Case, case_of
 from throughplane.studies.pictures import pictures_of
 from throughplane.studies.records import Degradation, Job, JobRecord, Study, write_job, write_pictures, write_study
@@ -40,7 +41,7 @@ def record_of(job: Job) -> JobRecord:
     hard = job.degradation.thickness_mm + job.degradation.gap_mm + 10 * job.degradation.noise_sd
     rng = np.random.default_rng([ord(c) for c in job.subject])
     psnr = 30 - hard + rng.normal() + lead * (1 + 0.1 * rng.uniform(-1, 1))
-    at = np.linspace(0.05, 0.5, 10)
+    at = np.linspace(0.05, 0.5, 5)
     return JobRecord(
         job,
         measures={
@@ -51,10 +52,11 @@ def record_of(job: Job) -> JobRecord:
             "whirl_turns/brain": 2.0 + lead,
         },
         curves={
-            "spectrum_along_slices/head": {
-                "frequency_per_mm": list(at),
-                "truth": list(np.exp(-3 * at)),
-                "result": list(np.exp(-(6 - lead) * at)),
+            "spectrum_through_plane/head": {
+                "cycles_per_mm": list(at),
+                "truth_power": list(np.exp(-10 * at)),
+                "result_power": list(np.exp(-(16 - 2 * lead) * at)),
+                "transfer": list(np.exp(-at)),
             }
         },
         seconds=2.0 + 20 * lead,
@@ -70,22 +72,24 @@ def failing(method: str, subject: str, why: str = CRASH) -> Callable[[Job], JobR
     return lambda job: JobRecord(job, why) if (job.method, job.subject) == (method, subject) else record_of(job)
 
 
-def write_synthetic(
-    out: Path, study: Study, record: Callable[[Job], JobRecord] = record_of, pictures: bool = False
-) -> Path:
-    """The folder that a run leaves."""
+def write_synthetic(out: Path, study: Study, record: Callable[[Job], JobRecord] = record_of) -> Path:
+    """The folder that a run leaves, without pictures."""
     for folder in (out, out / "jobs", out / "pictures"):
         folder.mkdir(exist_ok=True)
     write_study(out, study)
-    case = phantom_case() if pictures else None
     for job in study.jobs:
         write_job(out, record(job))
-        if case is not None and record(job).failure is None:
-            write_pictures(out, pictures_of(job, case))
-            rng = np.random.default_rng(3)
-            noisy = case.truth.data + rng.normal(0, 0.05 * case.data_range, case.truth.data.shape)
-            write_pictures(out, pictures_of(job, case, case.truth.on_grid(noisy.astype(np.float32), 2, case.truth.slice_grid(2))))
     return out
+
+
+def write_noisy_pictures(out: Path, study: Study, case: Case) -> None:
+    """Of one case for every job: the truth with noise."""
+    rng = np.random.default_rng(3)
+    for job in study.jobs:
+        noise = rng.normal(0, 0.05 * case.data_range, case.truth.data.shape)
+        result = replace(case.truth, data=(case.truth.data + noise).astype(np.float32))
+        write_pictures(out, pictures_of(job, case))
+        write_pictures(out, pictures_of(job, case, result))
 
 
 def phantom_case(shape=(32, 34, 30), affine=None) -> Case:
