@@ -2,9 +2,9 @@
 
     python benchmarks/equal_time.py OUT.json THIN.nii.gz [--grid 4|1,5|0] [--minutes 30] [--threads 2]
 
-Scans are simulated, scored and kept as in benchmarks/methods.py. The published network (16 blocks of 256
-channels) is far from its 7813 steps after half an hour on two cores, so its learning-rate schedule is made to end with
-the steps that fit, counted from its speed in the first few.
+Scans are simulated and scored as by `throughplane compare`; OUT.json is written after every row, and rows in it are not
+repeated. The published network (16 blocks of 256 channels) is far from its 7813 steps after half an hour on two cores,
+so its learning-rate schedule is made to end with the steps that fit, counted from its speed in the first few.
 """
 
 import argparse
@@ -15,10 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from cases import Case, case_of
+from jaxtyping import Float
+from torch import Tensor
 
 import eclare
+from forward_models import read_volume
+from throughplane.metrics import Scores, score
 from throughplane.outputs import json_writer, write_all
+from throughplane.studies.cases import Case, case_of
+from throughplane.studies.records import Degradation
 
 TRIAL_STEPS = 4
 
@@ -35,7 +40,8 @@ def main() -> None:
     results: dict[str, Any] = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
     start = eclare.load_starting_network()
     for cell in arguments.grid.split(","):
-        case = case_of(arguments.thin, cell)
+        thickness_mm, gap_mm = (float(number) for number in cell.split("|"))
+        case = case_of(read_volume(arguments.thin), Degradation(thickness_mm, gap_mm, "gaussian"))
         rows = {
             "fast": lambda case=case: reconstructed(case, eclare.PRESETS["fast"], start),
             "standard": lambda case=case: reconstructed(case, eclare.PRESETS["standard"], start),
@@ -64,7 +70,12 @@ def reconstructed(case: Case, config: eclare.EclareConfig, start: eclare.Startin
     training = eclare.train(case.stack, config, start=start, generator=torch.Generator().manual_seed(0))
     thin = eclare.super_resolve(case.stack, training.network, training.config)
     seconds = time.monotonic() - began
-    return {**asdict(case.score(thin)), "seconds": round(seconds, 1), "steps": training.steps}
+    return {**asdict(scored(case, thin)), "seconds": round(seconds, 1), "steps": training.steps}
+
+
+def scored(case: Case, thin: Float[Tensor, "a b thin"]) -> Scores:
+    """In the head mask, of a thin volume in working order."""
+    return score(case.truth.data, case.stack.in_file_order(thin), case.mask, case.data_range)
 
 
 if __name__ == "__main__":

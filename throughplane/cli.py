@@ -35,6 +35,7 @@ app.command(
     "throughplane.study_commands:compare_report", help="Make tables, figures and a report of a comparison study."
 )
 app.command("throughplane.prior_commands:train_prior", help="Train a prior of head MRI slices.")
+app.command("throughplane.study_commands:compare", help="Compare methods on simulated scans of thin volumes.")
 prior = App(name="prior", help="Priors of head MRI: what there is, what it is, whether it is intact.")
 prior.command("throughplane.prior_commands:prior_list", name="list", help="List priors: one line each.")
 prior.command("throughplane.prior_commands:prior_show", name="show", help="Show the model card of a prior.")

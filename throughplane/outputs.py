@@ -76,7 +76,12 @@ def image_writer(image: nib.Nifti1Image) -> Writer:
 
 def json_writer(record: Mapping[str, Any]) -> Writer:
     """Writes a record for people and programs."""
-    return lambda path: _write_text(path, json.dumps(record, indent=2) + "\n")
+    return text_writer(json.dumps(record, indent=2) + "\n")
+
+
+def text_writer(text: str) -> Writer:
+    """Writes a text as it is."""
+    return lambda path: _write_text(path, text)
 
 
 def _write_text(path: Path, text: str) -> None:

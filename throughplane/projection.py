@@ -2,15 +2,14 @@
 
 from dataclasses import replace
 
-import nibabel as nib
 import numpy as np
 import torch
-from jaxtyping import Float64, Shaped
 
 from forward_models import InputRefused, SliceGrid, Volume, noise_sd, slice_selection
 from forward_models.volume import Dtype
 from throughplane.device import Stopwatch, memory_errors_told, peak_memory_bytes
 from throughplane.inspection import acquisition_record, geometry_record
+from throughplane.orientation import stored_like
 from throughplane.pipeline import Result, Scan, software_record
 from throughplane.residual import left_over, residual_record, root_mean_square
 
@@ -68,29 +67,12 @@ def _stored_like(volume: Volume, model: Volume, slice_axis: int | None, name: st
 
     With a `slice_axis`, in-plane voxels must also coincide with the model's.
     """
-    directions = np.linalg.inv(volume.affine[:3, :3] / volume.voxel_mm) @ (model.affine[:3, :3] / model.voxel_mm)
-    rounded = np.rint(directions)
-    aligned = np.abs(directions - rounded).max() < 1e-3 and np.array_equal(np.abs(rounded).sum(axis=0), [1, 1, 1])
-    if not aligned:
+    result = stored_like(volume, model)
+    if result is None:
         raise InputRefused(f"{name} is rotated against the scan; project needs a volume on the scan's own axes")
-    axes = np.abs(rounded).argmax(axis=0)
-    flips = rounded[axes, np.arange(3)].astype(int)
-    data, affine = _reoriented(volume, axes, flips)
-    result = replace(volume, data=data, affine=affine)
     if slice_axis is not None:
         _require_same_plane(result, model, slice_axis, name)
     return result
-
-
-def _reoriented(
-    volume: Volume, axes: Shaped[np.ndarray, "3"], flips: Shaped[np.ndarray, "3"]
-) -> tuple[Shaped[np.ndarray, "i j k"], Float64[np.ndarray, "4 4"]]:
-    orientation = np.empty((3, 2))
-    orientation[axes, 0] = np.arange(3)
-    orientation[axes, 1] = flips
-    data = nib.orientations.apply_orientation(volume.data, orientation)
-    affine = volume.affine @ nib.orientations.inv_ornt_aff(orientation, volume.data.shape)
-    return np.ascontiguousarray(data), affine
 
 
 def _require_same_plane(thin: Volume, scan: Volume, axis: int, name: str) -> None:

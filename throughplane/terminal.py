@@ -190,7 +190,7 @@ class Teller:
         """What it will take. Timed here and now, so it is not worked out for nobody."""
         if not self._quiet:
             memory = f"{plan.memory_bytes / 2**30:.1f} GiB"
-            self._console.print(f"expected: {_duration(expected_seconds(plan))}, {memory}", highlight=False)
+            self._console.print(f"expected: {duration(expected_seconds(plan))}, {memory}", highlight=False)
 
     def written(self, files: Sequence[Path], record: Mapping[str, Any]) -> None:
         """What came of it."""
@@ -212,7 +212,7 @@ class Teller:
             self._console.print(table)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """In words people use."""
     if seconds < 5:
         return "a few seconds"

@@ -1,7 +1,8 @@
 """Simulated thick-slice scans of thin volumes, and the truth that reconstructions of them are judged by."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from types import MappingProxyType
 
 import nibabel as nib
@@ -16,6 +17,7 @@ from forward_models import (
     Sidecar,
     Volume,
     acquisition_of,
+    read_volume,
     simulate,
     slr,
     truth_for,
@@ -23,8 +25,10 @@ from forward_models import (
 from forward_models.acquisition import ProfileFamily
 from forward_models.stack import Stack, stack_of
 from throughplane.metrics import data_range_of, head_mask
+from throughplane.orientation import stored_like
 from throughplane.studies.records import Degradation
 
+SAME_PLACE_MM = 0.05
 FAMILIES: Mapping[str, ProfileFamily] = MappingProxyType({"gaussian": Gaussian, "box": Box, "slr": slr})
 
 
@@ -38,6 +42,7 @@ class Case:
         truth: the part of the thin volume that a reconstruction should equal.
         mask: the head in the truth (`head_mask`).
         data_range: from the 0.1st to the 99.9th percentile of the truth in the mask.
+        brain, lesions: in the truth, as others outlined them; None where nobody did.
     """
 
     scan: Volume
@@ -46,10 +51,21 @@ class Case:
     truth: Volume
     mask: Bool[np.ndarray, "i j k"]
     data_range: float
+    brain: Bool[np.ndarray, "i j k"] | None = None
+    lesions: Bool[np.ndarray, "i j k"] | None = None
 
 
-def case_of(thin: Volume, degradation: Degradation, seed: int = 0) -> Case:
+def case_of(
+    thin: Volume,
+    degradation: Degradation,
+    seed: int = 0,
+    *,
+    brain: Volume | None = None,
+    lesions: Volume | None = None,
+) -> Case:
     """The scan that `degradation` makes of a thin volume, stacked along the superior-inferior axis.
+
+    `brain` and `lesions` are masks on the grid of the thin volume, as `read_mask` gives them.
 
     Raises:
         InputRefused: the profile is unknown, or the scan cannot be simulated.
@@ -71,7 +87,52 @@ def case_of(thin: Volume, degradation: Degradation, seed: int = 0) -> Case:
     )
     acquisition = acquisition_of(scan, Sidecar(), axis=axis, profile=profile)
     stack = stack_of(scan, acquisition, thin.voxel_mm[axis])
-    return Case(scan, axis, stack, truth, mask, data_range)
+    outlined = [
+        None if given is None else truth_for(given, profile, degradation.gap_mm, axis).data.astype(bool)
+        for given in (brain, lesions)
+    ]
+    return Case(scan, axis, stack, truth, mask, data_range, *outlined)
+
+
+def read_mask(path: Path, thin: Volume) -> Volume:
+    """The voxels above one half, in the order of the thin volume that they belong to.
+
+    Raises:
+        InputRefused: the file cannot be read, lies on another grid, or holds no such voxel.
+    """
+    mask = on_grid_of(read_volume(path), thin, str(path))
+    inside = np.asarray(mask.data) > 0.5
+    if not inside.any():
+        raise InputRefused(f"{path} is no mask: no voxel is above 0.5")
+    return replace(mask, data=inside)
+
+
+def on_grid_of(volume: Volume, model: Volume, name: str) -> Volume:
+    """`volume`, stored in the order of `model`, whose very voxels it must hold.
+
+    Axes may be permuted and flipped, because that is undone without loss. Nothing is resampled.
+
+    Raises:
+        InputRefused: axes are rotated, there are other voxels, or they lie elsewhere.
+    """
+    ordered = stored_like(volume, model)
+    if ordered is None:
+        raise InputRefused(f"{name} is rotated against the thin volume; nothing is resampled, so it cannot be compared")
+    shape, expected = ordered.data.shape, model.data.shape
+    if shape != expected:
+        raise InputRefused(f"{name} has {_by(shape)} voxels in the order of the thin volume; expected {_by(expected)}")
+    corners = np.array(np.meshgrid(*((0, n - 1) for n in shape), [1.0])).reshape(4, -1)
+    apart = float(np.linalg.norm(((ordered.affine - model.affine) @ corners)[:3], axis=0).max())
+    if apart > SAME_PLACE_MM:
+        raise InputRefused(
+            f"{name} has voxels up to {apart:.3g} mm away from those of the thin volume; expected {SAME_PLACE_MM:g} mm "
+            "at most"
+        )
+    return replace(ordered, affine=model.affine)
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
 
 
 def superior_axis(volume: Volume) -> int:
