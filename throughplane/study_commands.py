@@ -132,7 +132,7 @@ def compare_report(
         Show tracebacks.
     """
     del debug  # `main` looks for it
-    require_installed("compare-report", "studies", "jinja2", "matplotlib", "PIL")
+    require_installed("compare-report", "studies,report", "skimage", "jinja2", "matplotlib")
     from throughplane.studies.findings import read_findings
     from throughplane.studies.report import write_report
     from throughplane.studies.tables import progress_line, readme_text
