@@ -136,6 +136,7 @@ def _by_cell(findings: Findings, group: Group) -> Drawn:
                     label = method if place == 0 else None
                     axes.plot(offset, np.mean(points), marker, color=colour, markersize=7, label=label, zorder=3)
         axes.set_xticks(range(len(group.degradations)), [d.cell for d in group.degradations])
+        axes.set_xlim(-0.5, len(group.degradations) - 0.5)
         axes.grid(axis="x", visible=False)
         axes.set(xlabel="thickness|gap, mm", ylabel=_axis_label(measure))
         _legend_below(figure, axes)

@@ -116,9 +116,11 @@ class Findings:
         return sum(job in done for job in jobs), len(jobs)
 
     def measurable(self, measure: str, degradations: Sequence[Degradation]) -> int:
-        """Of how many scans there is a measure, by whatever method: lesions are not in every head."""
-        records = self.at(degradations)
-        return len({(r.job.volume, r.job.degradation) for r in records if value_of(r, measure) is not None})
+        """Of how many scans there can be a measure: all but those with results that lack it, as without lesions."""
+        scans = {(job.volume, job.degradation) for job in self.study.jobs if job.degradation in degradations}
+        done = [record for record in self.at(degradations) if record.failure is None]
+        having = {(r.job.volume, r.job.degradation) for r in done if value_of(r, measure) is not None}
+        return len(scans - {(r.job.volume, r.job.degradation) for r in done} | having)
 
     def winner(self, measure: Measure, degradations: Sequence[Degradation]) -> str | None:
         """The method that is better than every other in pairs, beyond the interval of the difference, if there is one.

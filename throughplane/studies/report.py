@@ -17,7 +17,7 @@ from throughplane.studies.figures import Drawn, Scan, figures, picture_page
 from throughplane.studies.findings import Findings, read_findings
 from throughplane.studies.pictures import ERROR_ANCHORS, ERROR_RANGE, TRUTH, smaller
 from throughplane.studies.quantities import in_reading_order
-from throughplane.studies.records import Job, JobRecord, Pictures, read_pictures
+from throughplane.studies.records import Degradation, Job, JobRecord, Pictures, Study, read_pictures
 from throughplane.studies.statistics import value_of
 from throughplane.studies.tables import (
     MINUS,
@@ -48,7 +48,7 @@ def write_report(out: Path) -> Findings:
     findings = read_findings(out)
     tables = tables_of(findings)
     drawn, scans = figures(findings), scans_shown(out, findings)
-    pages = tuple(picture_page(scan, described(scan.degradation)) for scan in scans if scan.truth or scan.results)
+    pages = tuple(picture_page(scan, described(scan.degradation)) for scan in scans)
     folder = out / "figures"
     files: dict[Path, bytes] = {folder / f"{figure.name}.png": figure.png for figure in (*drawn, *pages)}
     for figure in drawn:
@@ -67,15 +67,20 @@ def write_report(out: Path) -> Findings:
 
 def scans_shown(out: Path, findings: Findings) -> tuple[Scan, ...]:
     """A scan of each volume that there are pictures of; cells of the first profile by turns, from the middle one on."""
-    study, degradations = findings.study, findings.groups[0].degradations
+    cells = findings.groups[0].degradations
     scans = []
-    for place, (volume, facts) in enumerate(tuple(study.volumes.items())[:MOST_SCANS]):
-        d = degradations[(len(degradations) // 2 + place) % len(degradations)]
-        job = Job(volume, str(facts["subject"]), d, TRUTH, study.seed)
-        found = {m: read_pictures(out, replace(job, method=m)) for m in (TRUTH, *study.methods)}
-        results = {method: found[method] for method in study.methods}
-        scans.append(Scan(volume, d, found[TRUTH], {m: p for m, p in results.items() if p is not None}))
-    return tuple(scan for scan in scans if scan.truth is not None or scan.results)
+    for place, volume in enumerate(tuple(findings.study.volumes)[:MOST_SCANS]):
+        first = len(cells) // 2 + place
+        turns = (_scan(out, findings.study, volume, cells[(first + i) % len(cells)]) for i in range(len(cells)))
+        scans += [scan for scan in turns if scan.results][:1]
+    return tuple(scans)
+
+
+def _scan(out: Path, study: Study, volume: str, degradation: Degradation) -> Scan:
+    job = Job(volume, str(study.volumes[volume]["subject"]), degradation, TRUTH, study.seed)
+    found = {method: read_pictures(out, replace(job, method=method)) for method in study.methods}
+    results = {method: pictures for method, pictures in found.items() if pictures is not None}
+    return Scan(volume, degradation, read_pictures(out, job), results)
 
 
 def fitting_page(

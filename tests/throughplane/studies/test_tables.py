@@ -108,6 +108,12 @@ def test_a_measure_that_few_scans_have_counts_those_only():
     assert {row[column].text for row in table.rows} == {"0.75"}
 
 
+def test_what_has_not_run_counts_as_not_finished():
+    study = study_of()
+    (overview,) = tables_of(Findings(study, tuple(record_of(job) for job in study.jobs[:6]))).overviews
+    assert all(cell.text.endswith(" 1/4") for cell in overview.rows[0][1:])
+
+
 def test_measures_come_primary_first_cost_last_and_unknown_ones_by_their_names():
     names = {"seconds", SSIM, "whirl_turns/brain", "psnr_db/whole/p0.1-99.9", PSNR, "peak_memory_bytes"}
     order = in_reading_order(names, PSNR)
