@@ -36,7 +36,7 @@ from forward_models.progress import silent
 from forward_models.stack import Stack, stack_of
 from throughplane.device import Stopwatch, peak_memory_bytes
 from throughplane.methods import METHODS, learned
-from throughplane.metrics import data_range_of, head_mask, score
+from throughplane.metrics import data_range_of, gradient_distances, head_mask, score
 from throughplane.outputs import json_writer, write_all
 from throughplane.sampling import DEFAULT_PRIOR, eclare_untrained, load_sampler
 
@@ -46,7 +46,6 @@ SOLVERS: Mapping[str, Callable[..., torch.Tensor]] = {
     "dds": comparison.dds,
     "red-diff": comparison.red_diff,
 }
-QUANTILES = np.linspace(0.005, 0.995, 200)
 Named = dict[str, Any]
 
 
@@ -147,21 +146,9 @@ def scores(truth: np.ndarray, x: torch.Tensor, mask: np.ndarray, stack: Stack) -
     left = stack.selection.apply(x) - stack.slices
     return {
         **asdict(score(truth, result, mask, data_range_of(truth, mask))),
-        "gradients": gradient_distance(truth, result, mask),
+        "gradients": float(np.mean(gradient_distances(truth, result, mask))),
         "residual": float(left.norm() / stack.slices.norm()),
     }
-
-
-def gradient_distance(truth: np.ndarray, result: np.ndarray, mask: np.ndarray) -> float:
-    """See the head of this file."""
-    distances = []
-    for axis in range(3):
-        n = mask.shape[axis]
-        both = np.take(mask, range(1, n), axis) & np.take(mask, range(n - 1), axis)
-        true, found = (np.abs(np.diff(image, axis=axis))[both] for image in (truth, result))
-        apart = np.abs(np.quantile(true, QUANTILES) - np.quantile(found, QUANTILES)).mean()
-        distances.append(apart / true.mean())
-    return float(np.mean(distances))
 
 
 def covered(truth: np.ndarray, each: torch.Tensor, mask: np.ndarray) -> float:

@@ -60,6 +60,8 @@ def train(
 ) -> Path:
     """Train until the schedule, SIGTERM or SIGINT ends it, from where `out` was left; returns the latest checkpoint.
 
+    `report` is called after every step, by one process; how long it takes after a checkpoint does not count as work.
+
     Raises:
         InputRefused: `out` was made with another configuration or other data.
         FloatingPointError: the loss is not finite.
@@ -91,11 +93,8 @@ def train(
             learner.worked_minutes = clock.tick()
             over = stopping() or schedule.is_over(learner.step, clock.minutes - began_minutes)
             ending = _anyone(over, accelerator)
-            psnr = None
-            if ending or clock.minutes - saved_minutes >= schedule.checkpoint_minutes:
-                psnr = writer.save(learner, mean(losses)) if accelerator.is_main_process else None
-                clock.skip()
-                saved_minutes = clock.minutes
+            saving = ending or clock.minutes - saved_minutes >= schedule.checkpoint_minutes
+            psnr = writer.save(learner, mean(losses)) if saving and accelerator.is_main_process else None
             told(
                 Progress(
                     step=learner.step,
@@ -106,6 +105,9 @@ def train(
                     psnr=psnr,
                 )
             )
+            if saving:
+                clock.skip()
+                saved_minutes = clock.minutes
             if ending:
                 break
     accelerator.end_training()

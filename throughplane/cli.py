@@ -31,6 +31,9 @@ app.command(
 )
 app.command("throughplane.commands:profile", help="Estimate the slice profile from the scan itself (experimental).")
 app.command("throughplane.commands:demo", help="Degrade a packaged head to thick slices and back, with a picture.")
+app.command(
+    "throughplane.study_commands:compare_report", help="Make tables, figures and a report of a comparison study."
+)
 app.command("throughplane.prior_commands:train_prior", help="Train a prior of head MRI slices.")
 app.command("throughplane.study_commands:compare", help="Compare methods on simulated scans of thin volumes.")
 prior = App(name="prior", help="Priors of head MRI: what there is, what it is, whether it is intact.")

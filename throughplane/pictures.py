@@ -11,9 +11,11 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 from forward_models import SliceGrid
+from throughplane.cuts import Plane, box_around, cut, places
 
 COLUMN_PX, GAP_PX, LEFT_PX, TITLE_PX, CAPTION_PX = 400, 8, 64, 60, 64
 DPI = 100
+ROWS: tuple[Plane, ...] = ("sagittal", "coronal")
 ERROR_SHARE = 0.25  # of the range of the truth: full colour in the error maps
 ERROR_LABEL = f"error\n\N{PLUS-MINUS SIGN} {100 * ERROR_SHARE:g} % of range"
 ERRORS = LinearSegmentedColormap.from_list("errors", ["#c9e8ff", "#2f86d8", "black", "#dd651d", "#ffe3b3"])
@@ -41,9 +43,9 @@ def comparison(
     All volumes share the grid of `truth`, whose axes point right, anterior and superior, either way round, and whose
     voxels are isotropic. The sagittal slice lies a quarter of the head's width off the middle, where there is cortex.
     """
-    box = _box(truth)
+    box = box_around(truth > 0.05 * np.percentile(truth, 99.5))
     truth = truth[box]
-    cut_i, cut_j, cut_k = truth.shape[0] // 4, truth.shape[1] // 2, truth.shape[2] // 2
+    place = places(truth.shape)
     low, high = np.percentile(truth[truth > 0], [1, 99.5]) if (truth > 0).any() else (0.0, 1.0)
     width, height = max(truth.shape[:2]), max(truth.shape[2], truth.shape[0])
     zoom = max(1, round(COLUMN_PX / width))
@@ -51,19 +53,18 @@ def comparison(
         page = _Page(len(volumes) + 1, 4, zoom * width, zoom * height)
         for column, (name, volume) in enumerate(volumes.items()):
             page.caption(column, name, captions.get(name, ""))
-            for row, (cut, true) in enumerate(
-                zip(_cuts(volume[box], cut_i, cut_j), _cuts(truth, cut_i, cut_j), strict=True)
-            ):
-                page.show(2 * row, column, cut, zoom, "gray", low, high)
+            for row, plane in enumerate(ROWS):
+                image, true = (cut(array, plane, place[plane]) for array in (volume[box], truth))
+                page.show(2 * row, column, image, zoom, "gray", low, high)
                 limit = ERROR_SHARE * (high - low)
-                page.show(2 * row + 1, column, cut - true, zoom, ERRORS, -limit, limit)
+                page.show(2 * row + 1, column, image - true, zoom, ERRORS, -limit, limit)
         last = len(volumes)
         page.caption(last, "truth", captions.get("truth", ""))
-        for row, true in enumerate(_cuts(truth, cut_i, cut_j)):
-            page.show(2 * row, last, true, zoom, "gray", low, high)
-        above = page.show(1, last, truth[:, :, cut_k], zoom, "gray", low, high)  # anterior to the right
-        above.axhline(cut_i, color="#7fd0ff", linewidth=1.5, linestyle="--")
-        above.axvline(cut_j, color="#7fd0ff", linewidth=1.5, linestyle="--")
+        for row, plane in enumerate(ROWS):
+            page.show(2 * row, last, cut(truth, plane, place[plane]), zoom, "gray", low, high)
+        above = page.show(1, last, truth[:, :, place["axial"]], zoom, "gray", low, high)  # anterior to the right
+        above.axhline(place["sagittal"], color="#7fd0ff", linewidth=1.5, linestyle="--")
+        above.axvline(place["coronal"], color="#7fd0ff", linewidth=1.5, linestyle="--")
         page.colour_bar(3, last)
         for row, label in enumerate(("sagittal", ERROR_LABEL, "coronal", ERROR_LABEL)):
             page.label(row, label)
@@ -132,19 +133,3 @@ class _Page:
         for spine in axes.spines.values():
             spine.set_color("white")
         axes.set_title("error in % of the range of the truth", color="white", fontsize=12)
-
-
-def _cuts(volume: Shaped[np.ndarray, "i j k"], i: int, j: int) -> tuple[np.ndarray, np.ndarray]:
-    """Sagittal and coronal, the slice normal upwards."""
-    return volume[i].T, volume[:, j].T
-
-
-def _box(truth: Float[np.ndarray, "i j k"]) -> tuple[slice, slice, slice]:
-    """What holds the head, with a margin of 3 voxels."""
-    inside = truth > 0.05 * np.percentile(truth, 99.5)
-    box = []
-    for axis in range(3):
-        places = np.flatnonzero(inside.any(axis=tuple(i for i in range(3) if i != axis)))
-        first, last = (0, truth.shape[axis] - 1) if places.size == 0 else (int(places[0]), int(places[-1]))
-        box.append(slice(max(first - 3, 0), last + 4))
-    return (box[0], box[1], box[2])

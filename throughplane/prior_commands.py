@@ -11,9 +11,6 @@ from throughplane.commands import EXIT_OK, Flag, require_installed
 
 if TYPE_CHECKING:  # at run time each command imports what it needs, so that --help comes at once
     from priors.learner import TrainingConfig
-    from priors.training import Progress
-
-PRINT_EVERY = 20  # steps
 
 
 @Parameter(name="*")
@@ -64,6 +61,8 @@ def train_prior(
     start_from: Path | None = None,
     training: TrainingFlags | None = None,
     schedule: ScheduleFlags | None = None,
+    sample_sheets: bool = True,
+    tensorboard: Annotated[bool, Flag] = False,
     dry_run: Annotated[bool, Flag] = False,
     debug: Annotated[bool, Flag] = False,
 ) -> int:
@@ -77,6 +76,10 @@ def train_prior(
         Folder of SynthSeg training label maps, 1 mm, to make synthetic heads from.
     start_from
         Checkpoint whose weights a new run starts with.
+    sample_sheets
+        With every checkpoint, draw a few slices of each plane into OUT/samples; always from the same noise.
+    tensorboard
+        Log to OUT/tensorboard, for TensorBoard.
     dry_run
         Print configuration and data, train nothing.
     debug
@@ -88,10 +91,15 @@ def train_prior(
     if len(paths) < 2:
         raise FlagConflict("train-prior needs SCANS, at least one, and then OUT, the folder of the run")
     require_installed("training", "train", "accelerate", "diffusers")
+    if sample_sheets:
+        require_installed("training with sample sheets (leave them out with --no-sample-sheets)", "train", "matplotlib")
+    if tensorboard:
+        require_installed("--tensorboard", "train,tensorboard", "tensorboard")
     from priors.corpus import read_corpus
     from priors.learner import config_record
     from priors.pace import Schedule
     from priors.training import train
+    from throughplane.training_watch import watchers
 
     limits = schedule or ScheduleFlags()
     config = training_config(training or TrainingFlags())
@@ -100,7 +108,8 @@ def train_prior(
         print(json.dumps({**config_record(config), "data": corpus.record()}, indent=2))
         return EXIT_OK
     pace = Schedule(limits.time_limit, limits.last_step, limits.checkpoint_minutes, limits.workers)
-    train(config, pace, corpus, paths[-1], start_from, _tell)
+    with watchers(paths[-1], sample_sheets, tensorboard) as told:
+        train(config, pace, corpus, paths[-1], start_from, told)
     return EXIT_OK
 
 
@@ -116,19 +125,6 @@ def training_config(flags: TrainingFlags) -> "TrainingConfig":
         seed=flags.seed,
         patches=PatchConfig(size=flags.patch_size, synthetic_ratio=flags.synthetic_ratio),
     )
-
-
-def _tell(progress: "Progress") -> None:
-    left = "until stopped" if progress.minutes_left is None else f"{progress.minutes_left:.0f} min left"
-    told = (
-        f"step {progress.step}: {progress.patches} patches, {progress.worked_minutes:.1f} min worked, {left}; "
-        f"loss {progress.loss:.4f}"
-    )
-    if progress.psnr is not None:
-        scores = ", ".join(f"{sigma:g}: {db:.2f}" for sigma, db in progress.psnr.items())
-        print(f"{told}; saved; validation dB at sigma {scores or 'not measured'}", flush=True)
-    elif progress.step % PRINT_EVERY == 0:
-        print(told, flush=True)
 
 
 def prior_list(folder: Path | None = None, /, *, debug: Annotated[bool, Flag] = False) -> int:

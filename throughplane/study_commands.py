@@ -1,4 +1,4 @@
-"""`throughplane compare`: arguments in, calls to `throughplane.studies`, what came of it out."""
+"""`throughplane compare` and `compare-report`: arguments in, calls to `throughplane.studies`, what came of it out."""
 
 import os
 import sys
@@ -111,6 +111,39 @@ def compare(
     if failed:
         _say(f"{len(failed)} of {len(records)} jobs failed; the first: {failed[0].job.name}: {failed[0].failure}")
     return EXIT_FAILED if failed else EXIT_OK
+
+
+def compare_report(
+    out: Path,
+    /,
+    *,
+    readme: Annotated[bool, Flag] = False,
+    debug: Annotated[bool, Flag] = False,
+) -> int:
+    """Make tables, figures and report.html of a study from its JSON files alone; what it made before is replaced.
+
+    Parameters
+    ----------
+    out
+        The folder that `throughplane compare` filled.
+    readme
+        Print a table for a README, as papers print it, and write nothing.
+    debug
+        Show tracebacks.
+    """
+    del debug  # `main` looks for it
+    require_installed("compare-report", "studies,report", "skimage", "jinja2", "matplotlib")
+    from throughplane.studies.findings import read_findings
+    from throughplane.studies.report import write_report
+    from throughplane.studies.tables import progress_line, readme_text
+
+    if readme:
+        print(readme_text(read_findings(out)), end="")
+        return EXIT_OK
+    findings = write_report(out)
+    print(f"wrote report.html, table.csv, table.md and figures in {out}")
+    print(progress_line(findings))
+    return EXIT_OK
 
 
 def _require_sensible(jobs: int, threads: int | None, resume: bool, retry_failed: bool) -> None:

@@ -183,7 +183,7 @@ def test_limits_end_training_and_time_left_follows_from_the_pace():
 def test_the_command_trains_resumes_and_refuses(tmp_path, capsys, monkeypatch):
     heads = save_heads(tmp_path / "heads")
     monkeypatch.setattr(prior_commands, "training_config", lambda flags: replace(TINY_TRAINING, seed=flags.seed))
-    arguments = ["train-prior", str(heads), str(tmp_path / "out"), "--seed", "3"]
+    arguments = ["train-prior", str(heads), str(tmp_path / "out"), "--seed", "3", "--no-sample-sheets"]
     assert main([*arguments, "--dry-run"]) == 0
     assert json.loads(capsys.readouterr().out)["data"]["split"]["validation"] == ["uih2"]
     assert not (tmp_path / "out").exists()

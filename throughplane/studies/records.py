@@ -10,12 +10,11 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from forward_models import InputRefused
+from throughplane.cuts import Plane
 from throughplane.outputs import json_writer, write_all
-
-Plane = Literal["sagittal", "coronal", "axial"]
 
 
 @dataclass(frozen=True)

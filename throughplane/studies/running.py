@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from forward_models import InputRefused, read_volume
+from forward_models import InputRefused, Volume, read_volume
 from throughplane.device import Stopwatch
 from throughplane.pipeline import software_record
 from throughplane.studies.cases import Case, case_of, read_mask
@@ -29,7 +29,8 @@ from throughplane.studies.checks import checked
 from throughplane.studies.external import signal_name
 from throughplane.studies.measures import measure
 from throughplane.studies.methods import Bench, Contender, given_of
-from throughplane.studies.records import Job, JobRecord, Study, write_job
+from throughplane.studies.pictures import TRUTH, pictures_of
+from throughplane.studies.records import Job, JobRecord, Study, read_pictures, write_job, write_pictures
 from throughplane.version import code_sha256
 
 METHOD = "the method"
@@ -293,10 +294,18 @@ def run_job(task: Task, entered: Callable[[Any], None]) -> JobRecord:
         entered(None)
         result = checked(case, made.volume)
         measures, curves = measure(case, result)
+        _keep_pictures(task, case, result)
     except Exception as error:  # whatever a method does, the study goes on and says so
         seconds = record.seconds if clock is None or record.seconds is not None else round(clock.seconds, 2)
         return replace(record, failure=reason(error), seconds=seconds)
     return replace(record, measures=measures, curves=curves)
+
+
+def _keep_pictures(task: Task, case: Case, result: Volume) -> None:
+    """Of the result; of the truth too where no other job of the scan has done it."""
+    if read_pictures(task.out, replace(task.job, method=TRUTH)) is None:
+        write_pictures(task.out, pictures_of(task.job, case))
+    write_pictures(task.out, pictures_of(task.job, case, result))
 
 
 def reason(error: Exception) -> str:

@@ -4,6 +4,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from forward_models import file_sha256
 from tests.throughplane.studies import broken
 from tests.throughplane.studies.conftest import DEGRADATION
 from throughplane.studies.methods import Bench, Contender, Given, Made, contender
-from throughplane.studies.records import Study, read_jobs
+from throughplane.studies.records import Study, read_jobs, read_pictures
 from throughplane.studies.running import Planned, Source, Task, run_job, run_jobs
 
 
@@ -39,6 +40,7 @@ def planned_for(thin: Path, *contenders: Contender, limit_minutes: float = 10.0)
 
 def task_of(planned: Planned, folder: Path) -> Task:
     (job,) = planned.study.jobs
+    (folder / "pictures").mkdir(exist_ok=True)
     volume = planned.study.volumes["a_T1w"]
     return Task(job, planned.sources["a_T1w"], volume, planned.contenders[job.method], folder, Bench(0, 1, folder))
 
@@ -61,6 +63,14 @@ def test_a_record_is_complete(thin_file, tmp_path):
     assert {"throughplane", "torch", "platform", "threads", "date"} <= set(record.machine)
     assert 0 < record.machine["cpu_seconds"] < 60
     assert told == [record.truth, None]
+
+
+def test_pictures_of_the_result_and_of_the_truth_lie_beside_the_record(thin_file, tmp_path):
+    task = task_of(planned_for(thin_file, contender("cubic")), tmp_path)
+    assert run_job(task, silent).failure is None
+    truth, result = (read_pictures(tmp_path, replace(task.job, method=name)) for name in ("truth", "cubic"))
+    assert truth.error == {}
+    assert set(result.result) == set(result.error) == {"sagittal", "coronal", "axial"}
 
 
 @pytest.mark.parametrize(

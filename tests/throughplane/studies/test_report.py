@@ -1,0 +1,199 @@
+"""`throughplane compare-report`: what it writes, twice the same; what it refuses."""
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from forward_models import InputRefused
+from tests.throughplane.studies.synthetic import (
+    CRASH,
+    PSNR,
+    failing,
+    phantom_case,
+    record_of,
+    study_of,
+    write_noisy_pictures,
+    write_synthetic,
+)
+from throughplane.cli import main
+from throughplane.studies.figures import Drawn
+from throughplane.studies.findings import read_findings
+from throughplane.studies.records import Degradation, JobRecord, Study
+from throughplane.studies.report import LARGEST_BYTES, fitting_page, scans_shown
+from throughplane.studies.tables import tables_of
+
+RUDE = "<script>"
+EASY = Degradation(3.0, 0.0, "gaussian")
+VOID = {"meta", "img", "br"}
+
+
+class Page(HTMLParser):
+    """Collects tags and what they point to; insists on tags being closed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.targets: list[str] = []
+        self.alone: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.targets += [value for key, value in attrs if key in ("src", "href", "srcset", "poster", "data")]
+        self.alone += [dict(attrs).get("alt", "") for _ in [0] if tag == "img"]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+@pytest.fixture(scope="module")
+def study() -> Study:
+    return study_of(methods=("cubic", "eclare", RUDE), subjects=3, degradations=(EASY,))
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory, study) -> Path:
+    """With failures and pictures, and the report made."""
+    folder = write_synthetic(tmp_path_factory.mktemp("study"), study, failing(RUDE, "s1"))
+    write_noisy_pictures(folder, study, phantom_case())
+    assert main(["compare-report", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def text(out) -> str:
+    return (out / "report.html").read_text(encoding="utf-8")
+
+
+def made(folder: Path) -> dict[str, bytes]:
+    paths = [*folder.glob("*.*"), *(folder / "figures").glob("*")]
+    return {path.name: path.read_bytes() for path in paths}
+
+
+def test_the_report_made_again_is_the_same_to_the_byte(out, capsys):
+    before = made(out)
+    assert main(["compare-report", str(out)]) == 0
+    assert made(out) == before
+    assert "8 of 9 jobs have a result, 1 failed." in capsys.readouterr().out
+    assert {"report.html", "table.csv", "table.md", "study.json"} <= set(before)
+    assert {name.split("_")[0] for name in before if name.endswith(".png")} == {
+        "primary",
+        "differences",
+        "spectrum",
+        "quality",
+        "pictures",
+    }
+
+
+def test_the_page_needs_nothing_but_itself(text):
+    page = Page(text)
+    assert all(target.startswith(("data:image/png;base64,", "#")) for target in page.targets)
+    assert not {"script", "link", "iframe", "object"} & set(page.tags)
+    assert not re.search(r"https?://|@import|url\(", text)
+
+
+def test_names_are_shown_not_executed(text):
+    assert "&lt;script&gt;" in text
+    assert "&lt;b&gt;CUDA&lt;/b&gt;" in text
+    assert "<b>" not in text
+
+
+def test_every_picture_says_what_it_is(text):
+    assert all(Page(text).alone)
+    assert {"h1", "h2", "h3", "table", "figure", "figcaption", "nav", "main"} <= set(Page(text).tags)
+
+
+def test_failures_are_told_with_their_reasons(text, out):
+    assert "1 of 3 jobs failed" in text
+    assert CRASH.split(":")[0] in text
+    assert (out / "table.csv").read_text().count(CRASH) == 1
+
+
+def test_captions_say_where_numbers_come_from(text):
+    captions = re.findall(r"<figcaption>(.*?)</figcaption>", text)
+    charts = [caption for caption in captions if "imulated" in caption]
+    assert len(charts) == 5
+    for caption in charts:
+        assert "ask: head" in caption
+    assert "gaussian profile" in charts[0]
+    assert "0.1 to 99.9 %" in charts[0]
+
+
+def test_pictures_are_left_out_until_the_page_fits(out, text):
+    findings = read_findings(out)
+    tables, scans = tables_of(findings), scans_shown(out, findings)
+    assert len(scans) == 3
+    bare = len(fitting_page(findings, tables, (), ()).encode())
+    whole = fitting_page(findings, tables, (), scans)
+    for limit in (LARGEST_BYTES, len(whole.encode()) - 1, (bare + len(whole.encode())) // 2, bare + 200):
+        shown = fitting_page(findings, tables, (), scans, limit)
+        assert len(shown.encode()) <= limit
+    assert "Those of 3 scans did not fit" in shown
+    assert len(text.encode()) < LARGEST_BYTES
+
+
+def test_a_page_that_cannot_fit_is_refused(out):
+    findings = read_findings(out)
+    large = Drawn("large", "large", bytes(4000), None)
+    with pytest.raises(InputRefused, match="larger than 4000 bytes"):
+        fitting_page(findings, tables_of(findings), (large,), (), 4000)
+
+
+def test_a_study_that_is_not_complete_says_so(tmp_path, capsys):
+    study = study_of(subjects=3, degradations=(EASY,))
+    write_synthetic(tmp_path, study, lambda job: JobRecord(job, measures={PSNR: 30.0}))
+    for path in sorted((tmp_path / "jobs").iterdir())[:5]:
+        path.unlink()
+    assert main(["compare-report", str(tmp_path)]) == 0
+    assert "5 have not run: this study is not complete." in capsys.readouterr().out
+    assert "5 jobs have not run." in (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.parametrize("failure", [None, "crashed"])
+def test_a_study_without_results_has_a_report_too(tmp_path, failure):
+    write_synthetic(tmp_path, study_of(subjects=1), lambda job: JobRecord(job, failure))
+    if failure is None:
+        for path in (tmp_path / "jobs").iterdir():
+            path.unlink()
+    assert main(["compare-report", str(tmp_path)]) == 0
+    page = (tmp_path / "report.html").read_text()
+    assert "0 of 6 jobs have a result" in page
+    assert "None: no job has a result." in page
+    assert main(["compare-report", str(tmp_path), "--readme"]) == 0
+
+
+def test_one_method_alone_is_shown(tmp_path):
+    write_synthetic(tmp_path, study_of(methods=("cubic",), subjects=1), lambda job: JobRecord(job, None, {PSNR: 30.0}))
+    assert main(["compare-report", str(tmp_path)]) == 0
+    assert "30.00" in (tmp_path / "table.md").read_text()
+
+
+def test_a_table_for_a_readme_is_printed_and_nothing_written(tmp_path, capsys):
+    write_synthetic(tmp_path, study_of())
+    before = made(tmp_path)
+    assert main(["compare-report", str(tmp_path), "--readme"]) == 0
+    assert capsys.readouterr().out.startswith("Gaussian profile, no noise added:\n\n| thickness\\|gap, mm |")
+    assert made(tmp_path) == before
+
+
+@pytest.mark.parametrize("damage", ["study.json", "jobs"])
+def test_what_cannot_be_read_is_refused_in_one_line(tmp_path, capsys, damage):
+    write_synthetic(tmp_path, study_of(), record_of)
+    path = tmp_path / "study.json" if damage == "study.json" else next((tmp_path / "jobs").iterdir())
+    path.write_text("{}")
+    assert main(["compare-report", str(tmp_path)]) == 3
+    told = capsys.readouterr().err
+    assert len(told.splitlines()) == 1
+    assert path.name in told
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_a_folder_without_a_study_is_refused(tmp_path, capsys):
+    assert main(["compare-report", str(tmp_path / "none")]) == 3
+    assert "study.json" in capsys.readouterr().err
