@@ -89,10 +89,10 @@ def planned(asked: Asked) -> Planned:
 
 def _command(asked: Asked, paths: Sequence[Path]) -> str:
     """The call, with names instead of paths, so that it says nothing of the machine."""
-    words = ["throughplane", "compare", asked.out.name, "--thin", *(path.name for path in paths), "--grid", asked.grid]
-    words += ["--profiles", asked.profiles, "--methods", asked.methods]
+    words = ["throughplane", "compare", asked.out.resolve().name, "--thin", *(path.name for path in paths)]
+    words += ["--grid", asked.grid, "--profiles", asked.profiles, "--methods", asked.methods]
     for flag, folder in (("--masks", asked.masks), ("--lesions", asked.lesions)):
-        words += [] if folder is None else [flag, folder.name]
+        words += [] if folder is None else [flag, folder.resolve().name]
     words += ["--noise", asked.noise]
     for text in asked.externals:
         words += ["--external", text]
