@@ -203,7 +203,7 @@ def _listed(title: str, facts: Mapping[str, str]) -> Table:
     rows = tuple(
         (Cell(key), Cell(textwrap.shorten(text, LONGEST_TEXT, placeholder=" ..."))) for key, text in facts.items()
     )
-    return Table(title, ("", "value"), rows)
+    return Table(title, ("what", "value"), rows)
 
 
 def _summary(records: Sequence[Mapping[str, Any]]) -> dict[str, str]:
