@@ -243,7 +243,8 @@ def _leaves(record: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]
         if isinstance(value, Mapping):
             yield from _leaves(value, f"{name}, ")
         elif isinstance(value, list):
-            yield name, " x ".join(_told(part) for part in value)
+            if value:
+                yield name, " x ".join(_told(part) for part in value)
         else:
             yield name, _told(value)
 

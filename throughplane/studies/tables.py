@@ -112,7 +112,7 @@ def legend(findings: Findings) -> str:
     return (
         "Means over subjects, volumes and degradations of a subject averaged first; in brackets the 95 % bootstrap "
         f"interval, subjects resampled ({subjects} in all).{few if subjects < 10 else ''} "
-        "A value followed by n/N is over n of the N scans that it can be measured on. Bold: finished all, and better "
+        "A value followed by (n/N) is over n of the N scans that it can be measured on. Bold: finished all, and better "
         "than every other method in pairs, beyond the 95 % interval of the difference. "
         "Arrows point to better. All scans are simulated from thin ones."
     )
@@ -147,7 +147,7 @@ def _cell(findings: Findings, method: str, measure: Measure, degradation: Degrad
     if found is None:
         return Cell(_nothing(findings, method, degradation, measure))
     text = _with_interval(found, measure.quantity.text)
-    return Cell(text if found.scans == asked else f"{text} {found.scans}/{asked}", strong)
+    return Cell(text if found.scans == asked else f"{text} ({found.scans}/{asked})", strong)
 
 
 def _nothing(findings: Findings, method: str, degradation: Degradation, measure: Measure) -> str:
