@@ -181,7 +181,7 @@ def _tell(progress: "Progress") -> None:
     took = "" if record.seconds is None else f", {record.seconds:.0f} s"
     left = f"; {duration(progress.seconds_left)} left" if progress.done < progress.total else ""
     if progress.unknown:
-        left = f"; time left unknown until {', '.join(progress.unknown)} have run once"
+        left = f"; time left unknown, because nobody has seen {', '.join(progress.unknown)} end yet"
     failed = f"; {progress.failed} failed" if progress.failed else ""
     _say(f"{progress.done}/{progress.total} {record.job.name}: {came}{took}{failed}{left}")
 

@@ -12,7 +12,7 @@ from forward_models import FlagConflict, InputRefused, Volume, file_sha256, read
 from forward_models.acquisition import MIN_SLICES
 from forward_models.files import IMAGE_SUFFIXES
 from forward_models.simulate import thick_grid_within
-from priors.split import LICENCES, UNKNOWN_LICENCE, contrast_of, find_scans, subject_of
+from priors.split import LICENCES, TRAIN_SUBJECTS, UNKNOWN_LICENCE, contrast_of, find_scans, subject_of
 from throughplane.studies.cases import FAMILIES, read_mask, superior_axis
 from throughplane.studies.external import external, external_contender
 from throughplane.studies.methods import Contender, contender
@@ -213,6 +213,7 @@ def _facts(source: Source, degradations: Iterable[Degradation]) -> dict[str, Any
         "sha256": thin.sha256,
         "subject": subject,
         "contrast": contrast_of(source.thin),
+        "trained_on": subject in TRAIN_SUBJECTS,
         "licence": LICENCES.get(subject, UNKNOWN_LICENCE),
         "shape": list(thin.data.shape),
         "voxel_mm": [round(size, 6) for size in thin.voxel_mm],

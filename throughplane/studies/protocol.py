@@ -41,9 +41,14 @@ def _data(study: Study) -> list[str]:
         for name, facts in study.volumes.items()
     ]
     columns = ("volume", "subject", "contrast", "voxels", "mm", "licence", "sha256 begins", "masks, sha256 begins")
+    seen = [name for name, facts in study.volumes.items() if facts["trained_on"]]
     return [
         "## Data",
         _table(columns, rows),
+        f"The weights that come with the package were trained on the subjects of {', '.join(seen)}: there `eclare`, "
+        "`estimated` and whatever samples a prior are at an unfair advantage."
+        if seen
+        else "The weights that come with the package were trained on none of these subjects.",
         "## Degradations",
         "Thick slices are simulated along the array axis nearest to superior-inferior, by the operator of "
         "`docs/conventions.md`: as many slices as fit, centred so that the thin grid of the scan consists of voxels "
@@ -78,7 +83,7 @@ def _judgement(study: Study) -> list[str]:
     return [
         "## What is measured",
         f"Primary: `{study.primary}`. The other measures describe; none of them decides. A name says what is measured, "
-        "in which unit, in which mask, and for which data range.",
+        "in which unit, in which mask, and for which data range. `docs/studies/measures.md` has the formulas.",
         "- `head`: the largest component above half of Otsu's threshold in the truth, gaps of up to 3 voxels closed, "
         "holes filled. `brain` and `lesions`: as outlined in the files above. `whole`: every voxel of the truth.\n"
         "- `p0.1-99.9`: the data range reaches from the 0.1st to the 99.9th percentile of the truth in the mask "

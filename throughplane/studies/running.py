@@ -115,8 +115,8 @@ def run_jobs(
             while waiting and len(running) < at_once:
                 running.append(_started(_task(planned, waiting.popleft(), out, threads), study.time_limit_minutes))
             for ended, record in _next_ended(running):
-                running.remove(ended)
                 _cleared(ended)
+                running.remove(ended)
                 write_job(out, record)
                 done[record.job] = record
                 pace.took(record.job, monotonic() - ended.began)
@@ -255,15 +255,16 @@ def _cleared(job: _Running) -> None:
 def _in_own_process(task: Task, connection: Connection) -> None:
     """Lead a process group, do the job, tell its record."""
     os.setpgid(0, 0)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(task.bench.folder,), daemon=True).start()
     torch.set_num_threads(task.bench.threads)
     connection.send(run_job(task, connection.send))
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(folder: Path) -> None:
     parent = parent_process()
     if parent is not None:
         wait([parent.sentinel])
+        shutil.rmtree(folder, ignore_errors=True)
         os.killpg(os.getpid(), signal.SIGKILL)
 
 

@@ -74,6 +74,16 @@ def test_what_was_agreed_is_written_before_the_first_job(thin_file, tmp_path, mo
     assert main([*command, "gaussian,slr", "--methods", "cubic,focvs@2", "--external", "x=no-op {in} {out}"]) == 0
 
 
+def test_the_protocol_says_which_volumes_the_weights_were_trained_on(thin_file, tmp_path, monkeypatch):
+    monkeypatch.setattr("throughplane.studies.running.run_jobs", lambda *_, **__: ())
+    for subject, said in (("cstar", "trained on the subjects of cstar_T1w"), ("mine", "trained on none of these")):
+        path = tmp_path / f"{subject}_T1w.nii.gz"
+        path.write_bytes(thin_file.read_bytes())
+        out = tmp_path / subject
+        assert main(["compare", str(out), "--thin", str(path), "--grid", "4|0", "--methods", "cubic"]) == 0
+        assert said in (out / "protocol.md").read_text()
+
+
 def test_a_dry_run_lists_the_jobs_and_writes_nothing(thin_file, tmp_path, capsys):
     command = ["compare", str(tmp_path / "out"), "--thin", str(thin_file), "--grid", "4|0,5|1", "--methods", "cubic"]
     assert main([*command, "--external", "tool=x {in} {out}", "--dry-run"]) == 0
