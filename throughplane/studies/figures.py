@@ -24,6 +24,7 @@ from throughplane.studies.statistics import value_of
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F5F00", "#5B5B5B")
 MARKERS = "osD^vPX*"
 WIDTH_IN, DPI = 5.2, 150
+LEGEND_CHARACTERS = 42  # in a line
 PALETTE = 96  # colours of a figure, few enough to keep files small
 LINE_PX, MARGIN_PX = 18, 4  # of a page of pictures
 OF_TRUTH, FREQUENCY = "truth_", "cycles_per_mm"  # in the names of columns of curves
@@ -334,7 +335,8 @@ def slug(name: str) -> str:
 def _legend_below(figure: Figure, axes: Axes) -> None:
     handles, labels = axes.get_legend_handles_labels()
     if handles:
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(3, len(handles)), handletextpad=0.4)
+        columns = max(1, min(3, len(handles), LEGEND_CHARACTERS // max(len(label) for label in labels)))
+        figure.legend(handles, labels, loc="outside lower center", ncols=columns, handletextpad=0.4)
 
 
 def _drawn(
