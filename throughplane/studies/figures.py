@@ -24,10 +24,11 @@ from throughplane.studies.statistics import value_of
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F5F00", "#5B5B5B")
 MARKERS = "osD^vPX*"
 WIDTH_IN, DPI = 5.2, 150
+LEGEND_CHARACTERS = 42  # in a line
 PALETTE = 96  # colours of a figure, few enough to keep files small
 LINE_PX, MARGIN_PX = 18, 4  # of a page of pictures
-OF_TRUTH, OF_RESULT = "truth_", "result_"
-WIDE = 30.0  # ratio from which curves are drawn on a logarithmic scale
+OF_TRUTH, FREQUENCY = "truth_", "cycles_per_mm"  # in the names of columns of curves
+TINY = np.finfo(np.float64).tiny
 STYLE = matplotlib.RcParams(
     {
         "font.size": 10.5,
@@ -187,7 +188,7 @@ def _differences(findings: Findings, group: Group) -> Iterator[Drawn]:
 
 
 def _spectra(findings: Findings, group: Group) -> Iterator[Drawn]:
-    """A figure for each curve and column in the records; columns of the truth go with those of results."""
+    """A figure for each curve and column in the records, those of the truth excepted."""
     done = [r for r in findings.at(group.degradations) if r.failure is None]
     for name in sorted({name for record in done for name in record.curves}):
         records = [r for r in done if name in r.curves]
@@ -202,32 +203,44 @@ def _curves(
 ) -> Drawn:
     cells = [d for d in group.degradations if any(r.job.degradation == d for r in records)]
     abscissa, *columns = records[0].curves[name]
-    of_truth = column.replace(OF_RESULT, OF_TRUTH, 1) if column.startswith(OF_RESULT) else ""
-    drawn = [column, *([of_truth] if of_truth in columns else [])]
-    values = np.concatenate([r.curves[name][c] for r in records for c in drawn])
-    logarithmic = len(values) > 0 and values.min() > 0 and values.max() > WIDE * values.min()
+    of_truth = OF_TRUTH + column.partition("_")[2]
+    relative = of_truth in columns
+
+    def values(record: JobRecord) -> np.ndarray:
+        curve = record.curves[name]
+        return _logarithms(curve[column], curve[of_truth]) if relative else np.asarray(curve[column], np.float64)
 
     def draw(figure: Figure) -> None:
         panels = figure.subplots(len(cells), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
         for axes, degradation in zip(panels, cells, strict=True):
             here = [r for r in records if r.job.degradation == degradation]
+            at = np.asarray(here[0].curves[name][abscissa], np.float64)
             for method, colour, _ in _styles(findings.study.methods):
-                ours = [r.curves[name] for r in here if r.job.method == method]
-                _draw_mean(axes, ours, abscissa, column, colour, method, "-")
-            if of_truth in columns:
-                _draw_mean(axes, [r.curves[name] for r in here], abscissa, of_truth, "black", TRUTH, ":")
-            axes.set_title(f"{degradation.cell} mm", loc="left")
-            if logarithmic:
+                ours = [
+                    np.interp(at, r.curves[name][abscissa], values(r), np.nan, np.nan)
+                    for r in here
+                    if r.job.method == method
+                ]
+                if ours:
+                    mean = np.mean(ours, axis=0)
+                    axes.plot(at, 10**mean if relative else mean, color=colour, label=method, linewidth=1.6)
+            if relative:
                 axes.set_yscale("log")
-        figure.supylabel(plain(column), fontsize=10.5)
+                axes.axhline(1, color="black", linestyle=":", label=TRUTH)
+            if abscissa == FREQUENCY:
+                axes.axvline(0.5 / (degradation.thickness_mm + degradation.gap_mm), color="#808080", linestyle="--")
+            axes.set_title(f"{degradation.cell} mm", loc="left")
+        figure.supylabel(plain(column) + (" over that of the truth" if relative else ""), fontsize=10.5)
         panels[-1].set_xlabel(plain(abscissa))
         _legend_below(figure, panels[0])
 
     quantity, *where = name.split("/")
     mask = f" Mask: {', '.join(where)}." if where else ""
+    over = " over that of the truth, geometric means over volumes." if relative else ", means over volumes."
+    nyquist = " Dashed: Nyquist frequency of the scan." if abscissa == FREQUENCY else ""
     return _drawn(
         f"{slug(name)}_{column}_{group.slug}",
-        f"{plain(quantity).capitalize()}: {plain(column)}, means over volumes.{mask} Scans simulated from thin ones, "
+        f"{plain(quantity).capitalize()}: {plain(column)}{over}{nyquist}{mask} Scans simulated from thin ones, "
         f"{group.title}.",
         draw,
         (WIDTH_IN, 1.2 + 1.7 * len(cells)),
@@ -235,21 +248,10 @@ def _curves(
     )
 
 
-def _draw_mean(
-    axes: Axes,
-    curves: Sequence[Mapping[str, Sequence[float]]],
-    abscissa: str,
-    column: str,
-    colour: str,
-    label: str,
-    line: str,
-) -> None:
-    """The mean over volumes, on the abscissa of the first; each curve is told where it was not measured."""
-    if not curves:
-        return
-    at = np.asarray(curves[0][abscissa], np.float64)
-    values = [np.interp(at, c[abscissa], c[column], np.nan, np.nan) for c in curves]
-    axes.plot(at, np.mean(values, axis=0), line, color=colour, label=label, linewidth=1.6)
+def _logarithms(result: Sequence[float], truth: Sequence[float]) -> np.ndarray:
+    """Of the ratio, to base 10, whatever the units of the volume; ratios beyond a million count as that."""
+    ratio = np.maximum(result, TINY) / np.maximum(truth, TINY)
+    return np.clip(np.log10(ratio), -6, 6)
 
 
 def _cost(findings: Findings) -> Iterator[Drawn]:
@@ -333,7 +335,8 @@ def slug(name: str) -> str:
 def _legend_below(figure: Figure, axes: Axes) -> None:
     handles, labels = axes.get_legend_handles_labels()
     if handles:
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(3, len(handles)), handletextpad=0.4)
+        columns = max(1, min(3, len(handles), LEGEND_CHARACTERS // max(len(label) for label in labels)))
+        figure.legend(handles, labels, loc="outside lower center", ncols=columns, handletextpad=0.4)
 
 
 def _drawn(

@@ -59,7 +59,12 @@ class Findings:
     def missing(self) -> tuple[Job, ...]:
         """Jobs that have not run."""
         ran = {record.job for record in self.records}
-        return tuple(job for job in self.study.jobs if job not in ran)
+        return tuple(job for job in self.jobs if job not in ran)
+
+    @cached_property
+    def jobs(self) -> tuple[Job, ...]:
+        """All that there should be."""
+        return self.study.jobs
 
     @cached_property
     def measures(self) -> tuple[Measure, ...]:
@@ -111,13 +116,12 @@ class Findings:
 
     def finished(self, method: str, degradations: Sequence[Degradation]) -> tuple[int, int]:
         """How many scans a method finished, of how many."""
-        jobs = [job for job in self.study.jobs if job.method == method and job.degradation in degradations]
-        done = {record.job for record in self.done}
-        return sum(job in done for job in jobs), len(jobs)
+        asked = sum(job.method == method and job.degradation in degradations for job in self.jobs)
+        return sum(r.job.method == method and r.failure is None for r in self.at(degradations)), asked
 
     def measurable(self, measure: str, degradations: Sequence[Degradation]) -> int:
         """Of how many scans there can be a measure: all but those with results that lack it, as without lesions."""
-        scans = {(job.volume, job.degradation) for job in self.study.jobs if job.degradation in degradations}
+        scans = {(job.volume, job.degradation) for job in self.jobs if job.degradation in degradations}
         done = [record for record in self.at(degradations) if record.failure is None]
         having = {(r.job.volume, r.job.degradation) for r in done if value_of(r, measure) is not None}
         return len(scans - {(r.job.volume, r.job.degradation) for r in done} | having)

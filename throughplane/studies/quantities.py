@@ -62,7 +62,7 @@ KNOWN = MappingProxyType(
         "haarpsi": Quantity("HaarPSI", "higher", 3),
         "gradient_distance": Quantity("gradient distance", "lower", 3),
         "gradient_distance_through_plane": Quantity("gradient distance along slices' normal", "lower", 3),
-        "residual": Quantity("W x \N{MINUS SIGN} y over y", "lower"),
+        "residual": Quantity("W x \N{MINUS SIGN} y over y"),  # below the noise, less is not better
         "residual_to_noise": Quantity("W x \N{MINUS SIGN} y over noise", None, 2),
         "residual_of_truth": Quantity("W x \N{MINUS SIGN} y over y, of the truth"),
         "transfer_half_per_mm": Quantity("transfer above half up to, 1/mm", "higher", 3),

@@ -203,7 +203,7 @@ def _listed(title: str, facts: Mapping[str, str]) -> Table:
     rows = tuple(
         (Cell(key), Cell(textwrap.shorten(text, LONGEST_TEXT, placeholder=" ..."))) for key, text in facts.items()
     )
-    return Table(title, ("", "value"), rows)
+    return Table(title, ("what", "value"), rows)
 
 
 def _summary(records: Sequence[Mapping[str, Any]]) -> dict[str, str]:
@@ -243,7 +243,8 @@ def _leaves(record: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]
         if isinstance(value, Mapping):
             yield from _leaves(value, f"{name}, ")
         elif isinstance(value, list):
-            yield name, " x ".join(_told(part) for part in value)
+            if value:
+                yield name, " x ".join(_told(part) for part in value)
         else:
             yield name, _told(value)
 

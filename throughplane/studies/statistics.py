@@ -14,6 +14,7 @@ from scipy.stats import wilcoxon
 from throughplane.studies.records import Degradation, Job, JobRecord
 
 RESAMPLES = 9999
+FEWEST = 3  # subjects with an interval; of two, it would only be their range
 Scan = tuple[str, Degradation, int]
 LEVEL = 0.05  # of the test, and outside of the intervals
 
@@ -24,7 +25,7 @@ class Estimate:
 
     Attributes:
         mean: of the means of subjects.
-        low, high: 95 % bootstrap interval of the mean, subjects resampled; None with fewer than two.
+        low, high: 95 % bootstrap interval of the mean, subjects resampled; None with fewer than three.
         subjects, scans: how many there were.
     """
 
@@ -84,7 +85,7 @@ def estimate(values: Sequence[tuple[str, float]], generator: np.random.Generator
     means = _subject_means(values)
     if not means:
         return None
-    low, high = bootstrap_interval(list(means.values()), generator) if len(means) > 1 else (None, None)
+    low, high = bootstrap_interval(list(means.values()), generator) if len(means) >= FEWEST else (None, None)
     return Estimate(float(np.mean(list(means.values()))), low, high, len(means), len(values))
 
 

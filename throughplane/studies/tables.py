@@ -72,7 +72,7 @@ class Tables:
     Attributes:
         overviews: the primary measure: cells down, methods across, a table for each profile and level of noise.
         pairs: every two methods in the primary measure, over all degradations.
-        details: every measure: methods down, measures across, a table for each degradation.
+        details: every measure: measures down, methods across, a table for each degradation.
         failures: every job without a result, with its reason.
     """
 
@@ -112,7 +112,7 @@ def legend(findings: Findings) -> str:
     return (
         "Means over subjects, volumes and degradations of a subject averaged first; in brackets the 95 % bootstrap "
         f"interval, subjects resampled ({subjects} in all).{few if subjects < 10 else ''} "
-        "A value followed by n/N is over n of the N scans that it can be measured on. Bold: finished all, and better "
+        "A value followed by (n/N) is over n of the N scans that it can be measured on. Bold: finished all, and better "
         "than every other method in pairs, beyond the 95 % interval of the difference. "
         "Arrows point to better. All scans are simulated from thin ones."
     )
@@ -130,20 +130,15 @@ def _overview(findings: Findings, group: Group) -> Table:
 
 
 def _detail(findings: Findings, group: Group, degradation: Degradation) -> Table:
-    records = findings.at((degradation,))
-    measures = [m for m in findings.measures if any(value_of(record, m.name) is not None for record in records)]
-    winners = {m.name: findings.winner(m, (degradation,)) for m in measures}
-    rows = []
-    for method in findings.study.methods:
-        cells = (_cell(findings, method, m, degradation, winners[m.name] == method) for m in measures)
-        rows.append((Cell(method), Cell(_count(findings, method, degradation)), *cells))
-    heads = ("method", "finished", *(f"{m.label} {m.arrow}".strip() for m in measures))
-    return Table(f"{degradation.cell} mm, {group.title}", heads, tuple(rows))
-
-
-def _count(findings: Findings, method: str, degradation: Degradation) -> str:
-    done, asked = findings.finished(method, (degradation,))
-    return f"{done}/{asked}"
+    records, methods = findings.at((degradation,)), findings.study.methods
+    finished = (findings.finished(method, (degradation,)) for method in methods)
+    rows = [(Cell("scans finished"), *(Cell(f"{done}/{asked}") for done, asked in finished))]
+    for measure in findings.measures:
+        if any(value_of(record, measure.name) is not None for record in records):
+            winner = findings.winner(measure, (degradation,))
+            cells = (_cell(findings, method, measure, degradation, method == winner) for method in methods)
+            rows.append((Cell(f"{measure.label} {measure.arrow}".strip()), *cells))
+    return Table(f"{degradation.cell} mm, {group.title}", ("measure", *methods), tuple(rows))
 
 
 def _cell(findings: Findings, method: str, measure: Measure, degradation: Degradation, strong: bool) -> Cell:
@@ -152,7 +147,7 @@ def _cell(findings: Findings, method: str, measure: Measure, degradation: Degrad
     if found is None:
         return Cell(_nothing(findings, method, degradation, measure))
     text = _with_interval(found, measure.quantity.text)
-    return Cell(text if found.scans == asked else f"{text} {found.scans}/{asked}", strong)
+    return Cell(text if found.scans == asked else f"{text} ({found.scans}/{asked})", strong)
 
 
 def _nothing(findings: Findings, method: str, degradation: Degradation, measure: Measure) -> str:

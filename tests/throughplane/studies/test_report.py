@@ -18,9 +18,9 @@ from tests.throughplane.studies.synthetic import (
     write_synthetic,
 )
 from throughplane.cli import main
-from throughplane.studies.figures import Drawn
-from throughplane.studies.findings import read_findings
-from throughplane.studies.records import Degradation, JobRecord, Study
+from throughplane.studies.figures import Drawn, figures
+from throughplane.studies.findings import Findings, read_findings
+from throughplane.studies.records import Degradation, Job, JobRecord, Study
 from throughplane.studies.report import LARGEST_BYTES, fitting_page, scans_shown
 from throughplane.studies.tables import tables_of
 
@@ -123,6 +123,27 @@ def test_captions_say_where_numbers_come_from(text):
         assert "ask: head" in caption
     assert "gaussian profile" in charts[0]
     assert "0.1 to 99.9 %" in charts[0]
+
+
+def test_the_units_of_a_volume_do_not_show_in_its_spectra():
+    """Scanners count in units of their own, so powers are shown as ratios to the truth."""
+    study = study_of(methods=("cubic",), subjects=2, degradations=(EASY,))
+
+    def scaled(job: Job, by: float) -> JobRecord:
+        at, power = [0.1, 0.2, 0.3], [4.0, 2.0, 1.0]
+        columns = {
+            "cycles_per_mm": at,
+            "truth_power": [by * p for p in power],
+            "result_power": [by * p / 2 for p in power],
+        }
+        return JobRecord(job, measures={PSNR: 30.0}, curves={"spectrum/head": columns})
+
+    first, second = (
+        figures(Findings(study, tuple(scaled(job, by if job.subject == "s1" else 1.0) for job in study.jobs)))
+        for by in (1.0, 2.0**20)
+    )
+    assert first == second
+    assert first[1].name == "spectrum_head_result_power_gaussian_noise0"
 
 
 def test_pictures_are_left_out_until_the_page_fits(out, text):

@@ -82,9 +82,10 @@ def test_without_a_shared_scan_there_is_nothing_to_tell():
     assert (found.estimate, found.p, found.left_out) == (None, None, 2)
 
 
-def test_one_subject_has_no_interval():
-    found = estimate([("a", 1.0), ("a", 3.0)], np.random.default_rng(0))
-    assert (found.mean, found.low, found.high, found.subjects, found.scans) == (2.0, None, None, 1, 2)
+@pytest.mark.parametrize(("other", "subjects"), [("a", 1), ("b", 2)])
+def test_one_or_two_subjects_have_no_interval(other, subjects):
+    found = estimate([("a", 1.0), (other, 3.0)], np.random.default_rng(0))
+    assert (found.mean, found.low, found.high, found.subjects, found.scans) == (2.0, None, None, subjects, 2)
     assert not found.excludes_zero
 
 
