@@ -358,11 +358,13 @@ def _saved(figure: Figure, format: str) -> bytes:
 
 
 def _few_colours(png: bytes) -> bytes:
-    """The most frequent colours are kept, so that lines look like their legend; the rest go to the nearest."""
-    image = Image.open(io.BytesIO(png)).convert("RGB")
-    colours, counts = np.unique(np.asarray(image).reshape(-1, 3), axis=0, return_counts=True)
-    palette = Image.new("P", (1, 1))
-    palette.putpalette(colours[np.argsort(-counts, kind="stable")[:PALETTE]].astype(np.uint8).tobytes())
+    """The most frequent colours are kept, so that lines look like their legend; the rest become the nearest of them."""
+    image = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+    colours, at, counts = np.unique(image.reshape(-1, 3), axis=0, return_inverse=True, return_counts=True)
+    palette = colours[np.argsort(-counts, kind="stable")[:PALETTE]]
+    nearest = np.linalg.norm(colours[:, None].astype(np.float32) - palette, axis=2).argmin(axis=1)
+    few = Image.fromarray(nearest[at.ravel()].astype(np.uint8).reshape(image.shape[:2]))
+    few.putpalette(palette.tobytes())
     stream = io.BytesIO()
-    image.quantize(palette=palette, dither=Image.Dither.NONE).save(stream, format="PNG", optimize=True)
+    few.save(stream, format="PNG", optimize=True)
     return stream.getvalue()
