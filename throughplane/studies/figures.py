@@ -25,7 +25,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7
 MARKERS = "osD^vPX*"
 WIDTH_IN, DPI = 5.2, 150
 LEGEND_CHARACTERS = 42  # in a line
-PALETTE = 96  # colours of a figure, few enough to keep files small
+PALETTE = 128  # colours of a figure, few enough to keep files small
 LINE_PX, MARGIN_PX = 18, 4  # of a page of pictures
 OF_TRUTH, FREQUENCY = "truth_", "cycles_per_mm"  # in the names of columns of curves
 TINY = np.finfo(np.float64).tiny
@@ -176,7 +176,7 @@ def _differences(findings: Findings, group: Group) -> Iterator[Drawn]:
             axes.set_yticks(range(len(methods)), methods)
             axes.set_ylim(len(methods) - 0.4, -0.6)
             axes.set_title(f"{degradation.cell} mm", loc="left")
-        panels[-1].set_xlabel(f"difference to {reference}: {_axis_label(measure)}")
+        figure.supxlabel(f"difference to {reference}: {_axis_label(measure)}", fontsize=10.5)
 
     yield _drawn(
         f"differences_{group.slug}",
@@ -358,7 +358,13 @@ def _saved(figure: Figure, format: str) -> bytes:
 
 
 def _few_colours(png: bytes) -> bytes:
+    """The most frequent colours are kept, so that lines look like their legend; the rest become the nearest of them."""
+    image = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+    colours, at, counts = np.unique(image.reshape(-1, 3), axis=0, return_inverse=True, return_counts=True)
+    palette = colours[np.argsort(-counts, kind="stable")[:PALETTE]]
+    nearest = np.linalg.norm(colours[:, None].astype(np.float32) - palette, axis=2).argmin(axis=1)
+    few = Image.fromarray(nearest[at.ravel()].astype(np.uint8).reshape(image.shape[:2]))
+    few.putpalette(palette.tobytes())
     stream = io.BytesIO()
-    image = Image.open(io.BytesIO(png)).convert("RGB")
-    image.quantize(PALETTE, dither=Image.Dither.NONE).save(stream, format="PNG", optimize=True)
+    few.save(stream, format="PNG", optimize=True)
     return stream.getvalue()
