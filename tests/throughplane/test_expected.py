@@ -20,7 +20,7 @@ from tests.conftest import head_phantom, oblique_affine, placed_image, save
 from tests.forward_models.test_in_plane import head, stored, zero_filled
 from throughplane.cli import main
 from throughplane.pipeline import Acquired, How, carry_out, expected_seconds, plan, read_scan
-from throughplane.terminal import _duration
+from throughplane.terminal import duration
 
 SMALL = replace(eclare.PRESETS["fast"], steps=60, channels=16, blocks=2, patch_width=32, patch_slices=8, check_every=30)
 
@@ -82,7 +82,7 @@ def test_more_work_is_announced_as_more_time(monkeypatch):
     ],
 )
 def test_durations_are_told_in_words_people_use(seconds, words):
-    assert _duration(seconds) == words
+    assert duration(seconds) == words
 
 
 def test_a_run_says_at_its_start_what_it_will_take(thick_scan, tmp_path, capsys):
