@@ -7,9 +7,11 @@ from focvs.grid import PriorGrid, prior_grid
 from focvs.levels import noise_levels
 from focvs.posterior import Posterior, SlicePrior, draws, super_resolve, take_turns
 from focvs.sampler import sample
+from focvs.spread import HEAD_2D, SpreadFit
 from focvs.views import View, view_of
 
 __all__ = [
+    "HEAD_2D",
     "PRESETS",
     "Consistency",
     "FocvsConfig",
@@ -17,6 +19,7 @@ __all__ = [
     "PriorGrid",
     "SliceDenoiser",
     "SlicePrior",
+    "SpreadFit",
     "View",
     "VolumeDenoiser",
     "by_slices",

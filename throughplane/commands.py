@@ -241,7 +241,7 @@ def upsample(
         A mask, label map or other image on the grid of the scan, and where to write it on the thin grid. Repeatable.
     maps
         Write OUT_residual (W x - y), OUT_measured (share of variance that the scan fixes) and, with --samples, OUT_std
-        (spread of the samples) beside OUT.
+        (expected error, from the spread of the samples) beside OUT.
     dry_run
         Say what would be done, write nothing.
     """

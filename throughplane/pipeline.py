@@ -157,7 +157,8 @@ class Result:
         residual: W x - y of `image` on the grid of the scan, in its units: where it disagrees with the measurement.
         volume: as computed, before it was rounded to the dtype of `image`.
         network: that made it, for `eclare.save_network`; None for methods without one.
-        sd: standard deviation over the samples of focvs, in the units of the scan; None for a single one.
+        sd: expected standard deviation of the error, from the spread of the samples of focvs, in the units of the scan;
+            None for a single one.
         measured: per voxel of the thin volume, the share of variance that the scan fixes, from 0 to 1.
     """
 

@@ -80,7 +80,10 @@ class Sampler:
                 "prior_voxel_mm": drawn.spacing_mm,
                 "prior": self.record(),
             }
-            return Outcome(drawn.mean, details, sd=drawn.sd)
+            if drawn.sd is None:
+                return Outcome(drawn.mean, details)
+            sd = focvs.HEAD_2D.sd(drawn.sd, stack)
+            return Outcome(drawn.mean, {**details, "std": spread_record(drawn.sd, sd, stack)}, sd=sd)
 
         return Method(run, learns=True, memory=METHODS["focvs"].memory, seconds=self.seconds)
 
@@ -102,6 +105,20 @@ class Sampler:
         licences = sorted({scan["licence"] for scan in self.checkpoint.data["train"]})
         reached = self.checkpoint.config.get("reached", {})
         return {"sha256": self.checkpoint.sha256, "trained_steps": reached.get("step"), "licences_of_data": licences}
+
+
+def spread_record(raw: Float[Tensor, "a b thin"], sd: Float[Tensor, "a b thin"], stack: Stack) -> Mapping[str, Any]:
+    """What was made of the spread of the samples, in the units of the scan."""
+    fit = focvs.HEAD_2D
+    return {
+        "meaning": "90 % of true voxels are expected within 1.645 of it",
+        "gain": fit.gain,
+        "growth": fit.growth,
+        "fitted_to_prior": fit.prior_sha256,
+        "factor": round(fit.factor(stack.selection.thick.spacing_mm), 4),
+        "mean": float(sd.mean()) * stack.scale,
+        "mean_of_samples": float(raw.mean()) * stack.scale,
+    }
 
 
 def eclare_untrained(taught: eclare.StartingNetwork, stack: Stack, progress: Progress) -> Float[Tensor, "a b thin"]:

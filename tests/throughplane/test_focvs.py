@@ -12,7 +12,17 @@ import torch
 import focvs
 import throughplane
 from focvs.grid import thin_grids
-from forward_models import Gaussian, SliceGrid, along, resampling_weights, slice_selection, thin_grid_for
+from forward_models import (
+    Gaussian,
+    SliceGrid,
+    acquisition_of,
+    along,
+    resampling_weights,
+    slice_selection,
+    thin_grid_for,
+    volume_from_image,
+)
+from forward_models.stack import stack_of
 from priors.checkpoint import config_fields, preprocess_record, save_checkpoint
 from priors.denoiser import DenoiserConfig, new_denoiser
 from priors.noise import NoiseLevels
@@ -153,7 +163,7 @@ def test_a_flipped_and_permuted_file_gives_the_flipped_and_permuted_result(prior
     assert np.array_equal(results[0].get_fdata(), back.get_fdata())
 
 
-def test_mean_and_spread_are_those_of_the_samples(prior):
+def test_the_mean_is_that_of_the_samples_and_std_their_calibrated_spread(prior):
     """Sample k does not depend on how many there are, so they can be told from running means."""
     scan = thick_head(5.0, 2)
     how = {"method": "focvs", "prior": prior, "preset": "fast"}
@@ -161,8 +171,17 @@ def test_mean_and_spread_are_those_of_the_samples(prior):
     means = [result.image.get_fdata() for result in results]
     samples = np.stack([means[0], 2 * means[1] - means[0], 3 * means[2] - 2 * means[1]])
     assert results[0].sd is None
-    assert np.allclose(results[2].sd.get_fdata(), samples.std(axis=0, ddof=1), atol=1e-3 * means[0].max())
+    assert "std" not in results[0].record["method_details"]
+    volume = volume_from_image(scan)
+    stack = stack_of(volume, acquisition_of(volume), 1.0)
+    raw = stack.order.apply(samples.std(axis=0, ddof=1))
+    expected = stack.order.undo(focvs.HEAD_2D.sd(torch.from_numpy(raw.copy()), stack).numpy())
+    assert np.allclose(results[2].sd.get_fdata(), expected, atol=2e-3 * means[0].max())
     assert results[2].sd.get_fdata().max() > 0.01 * means[0].max()
+    told = results[2].record["method_details"]["std"]
+    assert told["mean_of_samples"] == pytest.approx(raw.mean(), rel=1e-3)
+    assert told["mean"] == pytest.approx(expected.mean(), rel=1e-3)
+    assert told["factor"] == pytest.approx(focvs.HEAD_2D.factor(5.0), rel=1e-3)
 
 
 def test_the_measured_map_is_what_w_fixes(prior):
