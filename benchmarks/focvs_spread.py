@@ -104,7 +104,7 @@ def drawn(folder: Path, path: Path, cell: str, shares: tuple[float, ...], n: int
 
 
 def draws(stack: Stack, n: int, preset: str, folder: Path) -> np.ndarray:
-    prior = load_sampler(folder, 1, torch.device("cpu")).slice_prior(torch.device("cpu"))
+    prior = load_sampler(folder, 1, torch.device("cpu")).prior.on(stack)
     estimate = partial(eclare_untrained, eclare.load_starting_network())
     generator = torch.Generator().manual_seed(0)
     grid = focvs.prior_grid(stack, prior.spacing_mm)

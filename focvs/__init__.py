@@ -5,7 +5,7 @@ from focvs.consistency import Consistency, exact, noise_aware, noise_matched, sm
 from focvs.denoising import SliceDenoiser, VolumeDenoiser, by_slices
 from focvs.grid import PriorGrid, prior_grid
 from focvs.levels import noise_levels
-from focvs.posterior import Posterior, SlicePrior, draws, super_resolve, take_turns
+from focvs.posterior import Posterior, SlicePrior, draws, scanned_plane, super_resolve, take_turns
 from focvs.sampler import sample
 from focvs.spread import HEAD_2D, SpreadFit
 from focvs.views import View, view_of
@@ -30,6 +30,7 @@ __all__ = [
     "noise_matched",
     "prior_grid",
     "sample",
+    "scanned_plane",
     "smooth",
     "super_resolve",
     "take_turns",

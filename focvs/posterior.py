@@ -143,12 +143,17 @@ def _tell(progress: Progress, sample_index: int, samples: int, done: int, total:
 
 def take_turns(prior: SlicePrior, stack: Stack, own_plane_every: int = 0) -> Sequence[VolumeDenoiser]:
     """Denoisers in the planes that hold the slice axis, and every so many turns one in the plane of the scan."""
-    own = next(axis for axis, letter in enumerate(WORLD) if view_of(stack.directions, axis).axes[0] == 2)
+    own = scanned_plane(stack)
     across = [_in_plane(prior, stack, axis) for axis in (1, 0, 2) if axis != own]
     if not own_plane_every:
         return across
     others, scanned = cycle(across), _in_plane(prior, stack, own)
     return [next(others) if turn % own_plane_every else scanned for turn in range(1, 2 * own_plane_every + 1)]
+
+
+def scanned_plane(stack: Stack) -> int:
+    """The world axis along the normal of the scan's own slices: 0 sagittal, 1 coronal, 2 axial."""
+    return next(axis for axis in range(len(WORLD)) if view_of(stack.directions, axis).axes[0] == 2)
 
 
 def _in_plane(prior: SlicePrior, stack: Stack, world_axis: int) -> VolumeDenoiser:

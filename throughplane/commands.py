@@ -97,6 +97,9 @@ class MethodFlags:
     noise_aware: Annotated[bool, Flag] = False
     """focvs explains the scan to its noise instead of exactly: for noisy scans."""
 
+    adapt: float | None = None
+    """Minutes that the prior of focvs learns from this scan's own slices, before it is sampled."""
+
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
 
@@ -275,6 +278,7 @@ def upsample(
         how.prior,
         how.samples,
         how.noise_aware,
+        how.adapt,
         how.device,
         how.threads,
         run.dtype,
