@@ -89,7 +89,8 @@ class MethodFlags:
     consistent: bool | None = None
     """Make the result of eclare explain the scan exactly, as a last step. On unless --no-consistent."""
     prior: Path | None = None
-    """Checkpoint folder of the prior that focvs samples. By default the one that comes with the package."""
+    """Checkpoint folder of the prior that focvs samples, of slices or volumes. By default the one that comes with the
+    package."""
 
     samples: int | None = None
     """How many samples focvs draws; OUT is their mean. Default 1."""

@@ -145,7 +145,16 @@ class Plan:
         acquisition = self.scan.acquisition
         true_mm = acquisition.resolved_mm or acquisition.in_plane_mm
         share = np.prod(acquisition.in_plane_mm) / np.prod(true_mm)
-        return int(fixed + (per_voxel + per_measured * share) * np.prod(self.thin_shape))
+        own = fixed + (per_voxel + per_measured * share) * np.prod(self.thin_shape)
+        return int(own + (self.sampler.prior.network_bytes(self._sides_mm) if self.sampler else 0))
+
+    @property
+    def _sides_mm(self) -> tuple[float, float, float]:
+        thick, voxel_mm = self.scan.acquisition.axis, self.scan.volume.voxel_mm
+        a, b, c = (
+            n * (self.thin.spacing_mm if axis == thick else voxel_mm[axis]) for axis, n in enumerate(self.thin_shape)
+        )
+        return a, b, c
 
 
 @dataclass(frozen=True, eq=False)

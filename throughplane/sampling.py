@@ -19,6 +19,7 @@ from forward_models import InputRefused, noise_sd
 from forward_models.progress import Progress
 from forward_models.stack import Stack
 from forward_models.timing import seconds_of
+from throughplane.device import memory_bytes
 from throughplane.methods import METHODS, Method, Outcome, Preset
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ DEFAULT_PRIOR = Path(__file__).parents[1] / "priors" / "weights" / "head-2d"
 
 
 LEAST_TIMED_ROWS = 16
+NETWORK_SHARE = 0.5  # of the memory there is, for one call of a network of volumes
 ADAPTATION_BYTES = 3e8  # of training; 1.8e8 were measured in bfloat16
 
 
@@ -102,7 +104,9 @@ class Sampler:
         sweeps = self.samples * config.steps * config.repeats
         starting = eclare.inference_seconds(stack, eclare.PRESETS["instant"]) if config.from_estimate else 0.0
         learning = 60 * (self.adapt_minutes or 0.0)
-        return learning + starting + timed / 2 * sweeps * stack.slices.shape[0] / piece.slices.shape[0]
+        pieces = stack.slices.shape[0] / piece.slices.shape[0]
+        overlaps = self.prior.times_seen(stack) / self.prior.times_seen(piece)
+        return learning + starting + timed / 2 * sweeps * pieces * overlaps
 
 
 def spread_record(raw: Float[Tensor, "a b thin"], sd: Float[Tensor, "a b thin"], stack: Stack) -> Mapping[str, Any]:
@@ -151,7 +155,10 @@ def load_sampler(
             f"no prior weights in {where}; pass --prior with a checkpoint folder, such as priors/weights/head-2d of "
             "the repository or one that train_prior.py made, or use --method eclare, which needs none"
         )
-    from throughplane.loaded_priors import load_prior  # diffusers takes seconds to import
+    from throughplane.loaded_priors import CANNOT_LEARN, load_prior  # diffusers takes seconds to import
 
-    prior = load_prior(where, torch.bfloat16 if computes_bfloat16(device) else torch.float32)
+    dtype = torch.bfloat16 if computes_bfloat16(device) else torch.float32
+    prior = load_prior(where, dtype, NETWORK_SHARE * memory_bytes(device))
+    if adapt_minutes is not None and not prior.adaptable:
+        raise InputRefused(CANNOT_LEARN)
     return Sampler(prior, samples or 1, noise_aware, adapt_minutes)
