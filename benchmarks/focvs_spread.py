@@ -10,7 +10,7 @@ minimise the pinball loss of 1.645 sd as the 90 % quantile of |truth - mean|, ea
 
 Columns, over the head mask: root mean square error of the mean of the samples; `covered`, share of voxels within the
 90 % band, before (raw spread, Student's t) and after (1.645 sd); `rank`, Spearman's correlation of |error| with sd;
-`width`, mean sd over the root mean square error; `air`, mean sd outside the mask over that inside.
+`width`, mean sd over the root mean square error.
 """
 
 import argparse
@@ -137,7 +137,7 @@ def fitted(cases: Sequence[Drawn]) -> SpreadFit:
 
 
 def table(cases: Sequence[Drawn], fit: SpreadFit) -> str:
-    lines = ["| volume, mm | split | rmse | covered | rank | width | air |", "|---" * 7 + "|"]
+    lines = ["| volume, mm | split | rmse | covered | rank | width |", "|---" * 6 + "|"]
     for case in cases:
         off, inside = case.off, case.mask
         rmse = float(np.sqrt((off[inside] ** 2).mean()))
@@ -147,8 +147,7 @@ def table(cases: Sequence[Drawn], fit: SpreadFit) -> str:
         for sd, reach in ((case.raw, student), (case.sd(fit), WITHIN)):
             covered = float((off <= reach * sd)[inside].mean())
             rank = float(stats.spearmanr(off[inside], sd[inside])[0])
-            air = float(sd[~inside].mean() / sd[inside].mean()) if not inside.all() else float("nan")
-            cells.append((f"{covered:.0%}", f"{rank:.2f}", f"{float(sd[inside].mean()) / rmse:.2f}", f"{air:.2f}"))
+            cells.append((f"{covered:.0%}", f"{rank:.2f}", f"{float(sd[inside].mean()) / rmse:.2f}"))
         split = "training" if split_by_subject([subject_of(Path(case.name))]).train else "validation"
         both = [f"{before} to {after}" for before, after in zip(*cells, strict=True)]
         name = case.name.replace("|", chr(92) + "|")

@@ -52,7 +52,7 @@ def averaged(x: Float[Tensor, "a b z"], voxel_mm: tuple[float, float, float]) ->
 
 
 HEAD_2D = SpreadFit(
-    gain=0.59,
-    growth=1.25,
+    gain=0.745,
+    growth=1.11,
     prior_sha256="951e974ffbb7c5fbfb2b450c4fe72b0d3e925aa0613b83863c5a14e2a088adf3",
 )
