@@ -69,11 +69,7 @@ def test_the_generator_alone_decides():
 
 
 def test_minutes_become_steps_by_the_pace_of_this_machine(monkeypatch):
-    def pace(work, _device):
-        work()
-        return 2.0
-
-    monkeypatch.setattr(import_module("priors.adapt"), "seconds_of", pace)
+    monkeypatch.setattr(import_module("priors.adapt"), "seconds_of", lambda _work, _device: 2.0)  # for four steps
     prior = new_prior()
     counted = [steps_within(minutes, prior, SLICES, Plane.AXIAL, CONFIG) for minutes in (0.5, 2.0, 1e-9)]
     assert counted == [60, 240, 1]
@@ -89,7 +85,8 @@ def test_minutes_become_steps_by_the_pace_of_this_machine(monkeypatch):
     assert told == [(1, 3), (2, 3), (3, 3)]
 
 
-def test_the_loss_before_and_after_is_of_the_same_patches():
+def test_the_loss_before_and_after_is_of_the_same_patches(monkeypatch):
+    monkeypatch.setattr(import_module("priors.adapt"), "JUDGED_BATCHES", 2)
     prior = new_prior()
     before = loss_on(prior, SLICES, Plane.AXIAL, CONFIG)
     assert loss_on(prior, SLICES, Plane.AXIAL, CONFIG) == before
