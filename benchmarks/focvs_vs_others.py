@@ -111,7 +111,7 @@ def reconstruct(stack: Stack, method: str, how: Named) -> dict[str, torch.Tensor
     if method in ("cubic", "inverse"):
         return {method: METHODS[method].run(stack, how["preset"], generator, silent).thin}  # type: ignore[index]
     config = replace(focvs.PRESETS["standard"], steps=how["steps"])
-    prior = load_sampler(how["prior"], 1, torch.device("cpu")).slice_prior(torch.device("cpu"))
+    prior = load_sampler(how["prior"], 1, torch.device("cpu")).prior.on(stack)
     grid = focvs.prior_grid(stack, prior.spacing_mm)
     estimate = partial(eclare_untrained, taught)
     if method == "focvs":

@@ -5,21 +5,29 @@ from focvs.consistency import Consistency, exact, noise_aware, noise_matched, sm
 from focvs.denoising import SliceDenoiser, VolumeDenoiser, by_slices
 from focvs.grid import PriorGrid, prior_grid
 from focvs.levels import noise_levels
-from focvs.posterior import Posterior, SlicePrior, draws, super_resolve, take_turns
+from focvs.posterior import Posterior, Prior, SlicePrior, VolumePrior, draws, scanned_plane, super_resolve, take_turns
 from focvs.sampler import sample
+from focvs.spread import HEAD_2D, SpreadFit
+from focvs.tiles import blended_tiles, by_tiles, tile_within, times_seen
 from focvs.views import View, view_of
 
 __all__ = [
+    "HEAD_2D",
     "PRESETS",
     "Consistency",
     "FocvsConfig",
     "Posterior",
+    "Prior",
     "PriorGrid",
     "SliceDenoiser",
     "SlicePrior",
+    "SpreadFit",
     "View",
     "VolumeDenoiser",
+    "VolumePrior",
+    "blended_tiles",
     "by_slices",
+    "by_tiles",
     "draws",
     "exact",
     "noise_aware",
@@ -27,9 +35,12 @@ __all__ = [
     "noise_matched",
     "prior_grid",
     "sample",
+    "scanned_plane",
     "smooth",
     "super_resolve",
     "take_turns",
+    "tile_within",
+    "times_seen",
     "unmeasured",
     "view_of",
 ]

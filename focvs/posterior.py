@@ -40,6 +40,36 @@ class SlicePrior:
     denoise: Callable[[Tensor, float, int], Tensor]
     spacing_mm: float
 
+    def denoisers(self, stack: Stack, own_plane_every: int) -> Sequence[VolumeDenoiser]:
+        """What takes turns in sampling the volume of `stack`."""
+        return take_turns(self, stack, own_plane_every)
+
+
+@dataclass(frozen=True)
+class VolumePrior:
+    """A denoiser of whole volumes; planes do not take turns.
+
+    Attributes:
+        denoise: (volume, sigma) -> x0; volume (right, anterior, superior), intensities as those of `SlicePrior`.
+        spacing_mm: of its voxels.
+    """
+
+    denoise: VolumeDenoiser
+    spacing_mm: float
+
+    def denoisers(self, stack: Stack, own_plane_every: int) -> Sequence[VolumeDenoiser]:
+        """One, which sees the volume of `stack` as RAS."""
+        del own_plane_every
+        ras = view_of(stack.directions, 0)  # sagittal slices, in order, are the RAS volume
+
+        def denoise(x: Float[Tensor, "a b z"], sigma: float) -> Float[Tensor, "a b z"]:
+            return ras.volume(self.denoise(ras.slices(x), sigma))
+
+        return [denoise]
+
+
+Prior = SlicePrior | VolumePrior
+
 
 @dataclass(frozen=True, eq=False)
 class Posterior:
@@ -62,7 +92,7 @@ class Posterior:
 
 def super_resolve(
     stack: Stack,
-    prior: SlicePrior,
+    prior: Prior,
     config: FocvsConfig,
     *,
     generator: torch.Generator,
@@ -76,7 +106,7 @@ def super_resolve(
 
     Args:
         stack: the scan.
-        prior: what thin slices look like.
+        prior: what thin slices, or thin volumes, look like.
         config: schedule.
         generator: of the generators of the samples.
         samples: how many to draw.
@@ -105,7 +135,7 @@ def super_resolve(
 
 def draws(
     grid: PriorGrid,
-    prior: SlicePrior,
+    prior: Prior,
     config: FocvsConfig,
     samples: int,
     consistency: Consistency = smooth,
@@ -118,7 +148,7 @@ def draws(
     """Samples on the scan's own grid, one after the other. Sample k does not depend on how many there are."""
     stack = grid.stack
     start = estimate(stack, progress) if config.from_estimate else None
-    turns = take_turns(prior, stack, config.own_plane_every)
+    turns = prior.denoisers(stack, config.own_plane_every)
     for k in range(samples):
         own = torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=generator)))
         x = sample(
@@ -143,12 +173,17 @@ def _tell(progress: Progress, sample_index: int, samples: int, done: int, total:
 
 def take_turns(prior: SlicePrior, stack: Stack, own_plane_every: int = 0) -> Sequence[VolumeDenoiser]:
     """Denoisers in the planes that hold the slice axis, and every so many turns one in the plane of the scan."""
-    own = next(axis for axis, letter in enumerate(WORLD) if view_of(stack.directions, axis).axes[0] == 2)
+    own = scanned_plane(stack)
     across = [_in_plane(prior, stack, axis) for axis in (1, 0, 2) if axis != own]
     if not own_plane_every:
         return across
     others, scanned = cycle(across), _in_plane(prior, stack, own)
     return [next(others) if turn % own_plane_every else scanned for turn in range(1, 2 * own_plane_every + 1)]
+
+
+def scanned_plane(stack: Stack) -> int:
+    """The world axis along the normal of the scan's own slices: 0 sagittal, 1 coronal, 2 axial."""
+    return next(axis for axis in range(len(WORLD)) if view_of(stack.directions, axis).axes[0] == 2)
 
 
 def _in_plane(prior: SlicePrior, stack: Stack, world_axis: int) -> VolumeDenoiser:

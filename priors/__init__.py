@@ -1,6 +1,6 @@
 """Diffusion priors of head MRI: data, denoiser, training, checkpoints."""
 
-from priors.adapt import AdaptConfig, adapt, in_plane_slices, pixel_mm_for
+from priors.adapt import AdaptConfig, adapt, as_shown, in_plane_slices, loss_on, pixel_mm_for, steps_within
 from priors.checkpoint import Checkpoint, load_checkpoint
 from priors.corpus import Corpus, read_corpus
 from priors.denoiser import DenoiserConfig, Prior, SliceDenoiser
@@ -28,14 +28,17 @@ __all__ = [
     "VolumeConfig",
     "VolumePrior",
     "adapt",
+    "as_shown",
     "find_prior",
     "in_plane_slices",
     "installed_priors",
     "load_checkpoint",
     "load_volume_prior",
+    "loss_on",
     "pixel_mm_for",
     "read_corpus",
     "save_volume_prior",
     "slice_of",
+    "steps_within",
     "train",
 ]

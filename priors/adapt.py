@@ -7,15 +7,16 @@ worse. On larger pixels the loss is smaller, so that is how the slices are shown
 """
 
 import copy
-import time
+import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from forward_models import InputRefused, Volume, intensity_scale, resample
+from forward_models.timing import seconds_of
 from priors.augment import draw_placement, extract
 from priors.data import SAME_SPACING_MM, SPACING_MM, canonical_slices
 from priors.denoiser import Prior
@@ -28,6 +29,9 @@ from priors.training import denoising_loss
 LEAST_SIGNAL = 0.05
 PIXEL_PER_THICKNESS = 0.4
 LEAST_SHARE = 0.1  # slices with less head than this share of the fullest teach little
+SMALLEST_PATCH = 16  # pixels; and patches are multiples of it
+TIMED_STEPS = 4
+JUDGED_BATCHES = 8
 
 
 @dataclass(frozen=True)
@@ -35,10 +39,9 @@ class AdaptConfig:
     """How long and how hard a prior is adapted. The learning rate falls to 0 on the way, as a cosine.
 
     Attributes:
-        steps: of training, if `minutes` does not end it first.
-        minutes: at most; None for no limit. With it the result depends on the speed of the machine.
+        steps: of training; see `steps_within`.
         batch_size: patches per step.
-        patch_size: pixels along either side, 1 mm each; a multiple of 16.
+        patch_size: pixels along either side; a multiple of 16. Smaller slices make smaller patches.
         learning_rate: of Adam, at the start.
         other_labels: probability that a patch wears the label of another plane than its own, so that what is learned
             of the scan is not learned for its own plane only.
@@ -48,7 +51,6 @@ class AdaptConfig:
     """
 
     steps: int = 300
-    minutes: float | None = None
     batch_size: int = 4
     patch_size: int = 96
     learning_rate: float = 1e-4
@@ -56,10 +58,6 @@ class AdaptConfig:
     clip: float = 1.0
     half: bool = False
     noise_levels: NoiseLevels = field(default_factory=NoiseLevels)
-
-    def __post_init__(self) -> None:
-        if self.minutes is not None and not self.minutes > 0:
-            raise InputRefused(f"adaptation of {self.minutes:g} minutes; expected more than 0")
 
 
 def pixel_mm_for(thickness_mm: float) -> float:
@@ -81,6 +79,17 @@ def in_plane_slices(
         InputRefused: no slice holds signal.
     """
     slices, sizes_mm, plane = canonical_slices(volume, axis)
+    return as_shown(slices, sizes_mm, pixel_mm), plane
+
+
+def as_shown(
+    slices: Float[Tensor, "slice rows columns"], sizes_mm: tuple[float, float], pixel_mm: float
+) -> Float[Tensor, "kept shown_rows shown_columns"]:
+    """Slices in RAS order with pixels of `pixel_mm`, air 0, robust maximum near 1, those with hardly any head left out.
+
+    Raises:
+        InputRefused: no slice holds signal.
+    """
     for i, size_mm in enumerate(sizes_mm):
         if abs(size_mm - pixel_mm) > SAME_SPACING_MM:
             slices = resample(slices, size_mm, pixel_mm, 1 + i)
@@ -88,7 +97,7 @@ def in_plane_slices(
     signal = (slices > LEAST_SIGNAL).sum(dim=(1, 2))
     if signal.max() == 0:
         raise InputRefused("no slice holds signal; expected the magnitude image of a head")
-    return slices[signal > LEAST_SHARE * signal.max()], plane
+    return slices[signal > LEAST_SHARE * signal.max()]
 
 
 def adapt(
@@ -117,14 +126,9 @@ def adapt(
     network = copy.deepcopy(prior.network).float().train().requires_grad_(True)
     device = next(network.parameters()).device
     optimiser = torch.optim.Adam(network.parameters(), lr=config.learning_rate, betas=(0.9, 0.99))
-    began = time.monotonic()
     for step in range(config.steps):
-        minutes = (time.monotonic() - began) / 60
-        done = max(step / config.steps, 0.0 if config.minutes is None else minutes / config.minutes)
-        if done >= 1:
-            break
         for group in optimiser.param_groups:
-            group["lr"] = config.learning_rate * (1 + float(torch.cos(torch.tensor(torch.pi * done)))) / 2
+            group["lr"] = config.learning_rate * (1 + math.cos(math.pi * step / config.steps)) / 2
         batch = _batch(slices, plane, config, generator=generator).to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=config.half):
             loss = denoising_loss(network, network.config.preconditioning, batch)
@@ -138,12 +142,40 @@ def adapt(
     return Prior(network.eval().requires_grad_(False))
 
 
+def steps_within(
+    minutes: float, prior: Prior, slices: Float[Tensor, "slice rows columns"], plane: Plane, config: AdaptConfig
+) -> int:
+    """How many steps take `minutes` on this machine, by the pace of a few on a copy that is thrown away; at least one.
+
+    The steps are counted, not the time, so that the same number of them can be made again.
+    """
+
+    def make(steps: int) -> None:
+        adapt(prior, slices, plane, replace(config, steps=steps), generator=torch.Generator().manual_seed(0))
+
+    make(1)
+    device = next(prior.network.parameters()).device
+    return max(1, round(60 * minutes * TIMED_STEPS / seconds_of(lambda: make(TIMED_STEPS), device)))
+
+
+@torch.no_grad()
+def loss_on(prior: Prior, slices: Float[Tensor, "slice rows columns"], plane: Plane, config: AdaptConfig) -> float:
+    """Mean training loss over patches of `slices` that are the same whoever asks; 1 for a prior that says nothing."""
+    device, generator = next(prior.network.parameters()).device, torch.Generator().manual_seed(0)
+    edm, losses = prior.network.config.preconditioning, []
+    for _ in range(JUDGED_BATCHES):
+        batch = _batch(slices, plane, config, generator=generator).to(device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.half):
+            losses.append(float(denoising_loss(prior.network, edm, batch)))
+    return sum(losses) / len(losses)
+
+
 def _batch(
     slices: Float[Tensor, "slice rows columns"], plane: Plane, config: AdaptConfig, *, generator: torch.Generator
 ) -> Batch:
     """Patches at random places, mirrored, turned and scaled like those of the training; intensities stay."""
     picked = torch.randint(len(slices), (config.batch_size,), generator=generator)
-    size = config.patch_size
+    size = min(config.patch_size, -(-max(slices.shape[1:]) // SMALLEST_PATCH) * SMALLEST_PATCH)
     clean = []
     for index in picked.tolist():
         placement = draw_placement(slices.shape[1:], size, plane, generator=generator)

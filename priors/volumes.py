@@ -3,6 +3,7 @@
 MONAI is imported when a network is built, and only then.
 """
 
+import math
 import pickle
 import warnings
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from forward_models import InputRefused, file_sha256
 from priors.checkpoint import config_fields
+from priors.data import SPACING_MM
 from priors.denoiser import pad_to_multiple
 from priors.folders import (
     CONFIG,
@@ -31,8 +33,12 @@ from priors.folders import (
 from priors.schedules import PREDICTIONS, Prediction
 
 FORMAT = "throughplane prior, volumes, 1"
+PAIRS = ("RL", "AP", "SI")
 SAFE, TORCH = (".safetensors",), (".pt", ".pth")
 WRAPPERS = ("model", "state_dict")  # keys under which training scripts keep the state dict
+FEATURE_MAPS = 17  # of the first level, at once; 16.2 in float32 and 16.7 in bfloat16 were measured at 96 x 96 x 96
+ATTENTION_MAPS = 2
+ORIENTATION = "LPS"  # of published networks
 MAXIMUM = 1.1  # median over our training scans of the 99.9th percentile, where the 99th of non-zero voxels is 1
 
 
@@ -57,17 +63,25 @@ class VolumeConfig:
         """Volumes are padded to a multiple of this many voxels."""
         return 2 ** (len(self.channels) - 1)
 
+    def bytes_for(self, shape: tuple[int, int, int], dtype: torch.dtype) -> float:
+        """Peak memory of denoising a volume of `shape`: feature maps of the first level, and the attention matrices."""
+        voxels = math.prod(-(-n // self.multiple) * self.multiple for n in shape)
+        attention = (self.channels[-1] // self.head_channels) * (voxels / self.multiple**3) ** 2
+        return dtype.itemsize * (FEATURE_MAPS * self.channels[0] * voxels + ATTENTION_MAPS * attention)
+
 
 @dataclass(frozen=True, eq=False)
 class VolumePrior:
-    """A 3-D prior. Intensities outside are those of our own priors: RAS, 1 mm, air 0, robust maximum near 1.
+    """A 3-D prior. Intensities outside are those of our own priors: RAS, air 0, robust maximum near 1.
 
     Attributes:
-        network: sees LPS volumes in which air is -1 and `maximum` is 1.
+        network: sees volumes in `orientation` in which air is -1 and `maximum` is 1.
         config: of the network.
         prediction: what it was trained to say.
         maximum: the intensity, in units of x, of the 99.9th percentile of the volume.
         sha256: of the weights; identifies the prior in records of runs.
+        spacing_mm: of its voxels.
+        orientation: where its axes point to, such as "LPS".
     """
 
     network: nn.Module
@@ -75,6 +89,15 @@ class VolumePrior:
     prediction: Prediction
     maximum: float = MAXIMUM
     sha256: str | None = None
+    spacing_mm: float = SPACING_MM
+    orientation: str = ORIENTATION
+
+    def __post_init__(self) -> None:
+        places = [next((i for i, pair in enumerate(PAIRS) if letter in pair), None) for letter in self.orientation]
+        if sorted(str(place) for place in places) != ["0", "1", "2"]:
+            raise InputRefused(
+                f"orientation {self.orientation!r}; expected one letter each of RL, AP and SI, as in LPS"
+            )
 
     def for_maximum(self, maximum: float) -> "VolumePrior":
         """The same prior for a scan whose 99.9th percentile is `maximum`."""
@@ -89,12 +112,27 @@ class VolumePrior:
             raise ValueError(f"sigma is {sigma}; expected a positive noise level, in intensity units")
         gain = 2 / self.maximum
         at = self.prediction.path(gain * sigma)
-        z = at.signal * (gain * _turned(x) - 1)
+        z = at.signal * (gain * self._turned(x) - 1)
         padded, box = pad_to_multiple(z, self.config.multiple)
         dtype = next(self.network.parameters()).dtype
         steps = torch.full((len(x),), at.step, device=x.device)
         said = self.network(padded.to(dtype)[:, None], steps)[:, 0][box].to(x.dtype)
-        return _turned((self.prediction.x0(z, said, at) + 1) / gain)
+        return self._turned_back((self.prediction.x0(z, said, at) + 1) / gain)
+
+    @property
+    def _axes(self) -> tuple[list[int], list[int]]:
+        """Which axes of (batch, r, a, s) those of the network are, and which of the network's are flipped."""
+        places = [next(i for i, pair in enumerate(PAIRS) if letter in pair) for letter in self.orientation]
+        flipped = [1 + i for i, letter in enumerate(self.orientation) if letter not in "RAS"]
+        return [0, *(1 + place for place in places)], flipped
+
+    def _turned(self, x: Float[Tensor, "batch r a s"]) -> Float[Tensor, "batch i j k"]:
+        axes, flipped = self._axes
+        return x.permute(axes).flip(flipped)
+
+    def _turned_back(self, x: Float[Tensor, "batch i j k"]) -> Float[Tensor, "batch r a s"]:
+        axes, flipped = self._axes
+        return x.flip(flipped).permute([axes.index(axis) for axis in range(4)])
 
 
 def new_volume_network(config: VolumeConfig) -> nn.Module:
@@ -132,6 +170,8 @@ def save_volume_prior(folder: Path, prior: VolumePrior) -> None:
             "network": config_fields(prior.config),
             "prediction": prior.prediction.name,
             "maximum": prior.maximum,
+            "spacing_mm": prior.spacing_mm,
+            "orientation": prior.orientation,
             "sha256": {WEIGHTS: file_sha256(new / WEIGHTS)},
         }
         write_json(new / CONFIG, config)
@@ -172,14 +212,20 @@ def _from_folder(folder: Path, dtype: torch.dtype) -> VolumePrior:
     record = read_json(folder, CONFIG)
     if record.get("format") != FORMAT:
         raise InputRefused(f"{folder / CONFIG} has format {record.get('format')!r}; expected {FORMAT!r}")
-    check_hash(folder / WEIGHTS, record["sha256"].get(WEIGHTS))
-    if record["prediction"] not in PREDICTIONS:
+    check_hash(folder / WEIGHTS, record.get("sha256", {}).get(WEIGHTS))
+    if record.get("prediction") not in PREDICTIONS:
         raise InputRefused(
-            f"{folder / CONFIG} says prediction {record['prediction']!r}; expected one of {', '.join(PREDICTIONS)}"
+            f"{folder / CONFIG} says prediction {record.get('prediction')!r}; expected one of {', '.join(PREDICTIONS)}"
         )
-    config = VolumeConfig(**{**record["network"], "channels": tuple(record["network"]["channels"])})
+    try:
+        config = VolumeConfig(**{**record["network"], "channels": tuple(record["network"]["channels"])})
+        maximum, spacing_mm = float(record["maximum"]), float(record["spacing_mm"])
+        orientation = str(record["orientation"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputRefused(f"{folder / CONFIG} lacks or garbles {error}; save the prior again") from None
     network = _filled(config, read_tensors(folder / WEIGHTS)[0], folder / WEIGHTS).to(dtype)
-    return VolumePrior(network, config, PREDICTIONS[record["prediction"]], record["maximum"], record["sha256"][WEIGHTS])
+    prediction = PREDICTIONS[record["prediction"]]
+    return VolumePrior(network, config, prediction, maximum, record["sha256"][WEIGHTS], spacing_mm, orientation)
 
 
 def _state_of(path: Path) -> dict[str, Tensor]:
@@ -228,8 +274,3 @@ def _first_difference(network: nn.Module, weights: Mapping[str, Tensor]) -> str:
     found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     name = next(name for name in [*expected, *found] if expected.get(name) != found.get(name))
     return f"{name} has shape {found.get(name)}, expected {expected.get(name)}"
-
-
-def _turned(x: Float[Tensor, "batch r a s"]) -> Float[Tensor, "batch r a s"]:
-    """RAS to LPS and back."""
-    return x.flip(1, 2)

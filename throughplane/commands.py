@@ -89,13 +89,17 @@ class MethodFlags:
     consistent: bool | None = None
     """Make the result of eclare explain the scan exactly, as a last step. On unless --no-consistent."""
     prior: Path | None = None
-    """Checkpoint folder of the prior that focvs samples. By default the one that comes with the package."""
+    """Checkpoint folder of the prior that focvs samples, of slices or volumes. By default the one that comes with the
+    package."""
 
     samples: int | None = None
     """How many samples focvs draws; OUT is their mean. Default 1."""
 
     noise_aware: Annotated[bool, Flag] = False
     """focvs explains the scan to its noise instead of exactly: for noisy scans."""
+
+    adapt: float | None = None
+    """Minutes that the prior of focvs learns from this scan's own slices, before it is sampled."""
 
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
@@ -241,7 +245,7 @@ def upsample(
         A mask, label map or other image on the grid of the scan, and where to write it on the thin grid. Repeatable.
     maps
         Write OUT_residual (W x - y), OUT_measured (share of variance that the scan fixes) and, with --samples, OUT_std
-        (spread of the samples) beside OUT.
+        (expected error, from the spread of the samples) beside OUT.
     dry_run
         Say what would be done, write nothing.
     """
@@ -275,6 +279,7 @@ def upsample(
         how.prior,
         how.samples,
         how.noise_aware,
+        how.adapt,
         how.device,
         how.threads,
         run.dtype,

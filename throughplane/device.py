@@ -1,5 +1,6 @@
 """Where the arithmetic runs, with how many threads, and what running out of memory looks like."""
 
+import os
 import resource
 import sys
 import time
@@ -70,6 +71,13 @@ def memory_errors_told(device: torch.device) -> Iterator[None]:
         if "can't allocate memory" not in str(error) and "not enough memory" not in str(error):
             raise
         raise OutOfMemory(f"out of memory; {advice}") from None
+
+
+def memory_bytes(device: torch.device) -> int:
+    """All the memory there is, used or not: of the GPU, or of the machine."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def peak_memory_bytes() -> int:

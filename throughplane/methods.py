@@ -28,7 +28,7 @@ class Outcome:
 
     Attributes:
         network: that made it, for methods with one.
-        sd: standard deviation over posterior samples, for methods that draw several.
+        sd: standard deviation of the error of `thin`, for methods that draw several samples.
     """
 
     thin: Float[Tensor, "a b thin"]

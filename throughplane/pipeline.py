@@ -81,8 +81,8 @@ class How:
         network: trained before, to be applied instead of training one.
         init: where eclare's network starts: a file, "none" for scratch, None for the one that comes with the package.
         consistent: whether eclare makes its result explain the scan as a last step; None does.
-        prior, samples, noise_aware: of focvs: a checkpoint folder, how many samples to draw and average, and whether
-            they explain the scan to its noise instead of exactly.
+        prior, samples, noise_aware, adapt_minutes: of focvs: a checkpoint folder, how many samples to draw and average,
+            whether they explain the scan to its noise instead of exactly, and how long the prior learns from it first.
         device, threads: where the arithmetic runs.
         dtype: of the image.
     """
@@ -97,6 +97,7 @@ class How:
     prior: Path | None = None
     samples: int | None = None
     noise_aware: bool = False
+    adapt_minutes: float | None = None
     device: str = "auto"
     threads: int | None = None
     dtype: Dtype = "float32"
@@ -144,7 +145,16 @@ class Plan:
         acquisition = self.scan.acquisition
         true_mm = acquisition.resolved_mm or acquisition.in_plane_mm
         share = np.prod(acquisition.in_plane_mm) / np.prod(true_mm)
-        return int(fixed + (per_voxel + per_measured * share) * np.prod(self.thin_shape))
+        own = fixed + (per_voxel + per_measured * share) * np.prod(self.thin_shape)
+        return int(own + (self.sampler.prior.network_bytes(self._sides_mm) if self.sampler else 0))
+
+    @property
+    def _sides_mm(self) -> tuple[float, float, float]:
+        thick, voxel_mm = self.scan.acquisition.axis, self.scan.volume.voxel_mm
+        a, b, c = (
+            n * (self.thin.spacing_mm if axis == thick else voxel_mm[axis]) for axis, n in enumerate(self.thin_shape)
+        )
+        return a, b, c
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,7 +167,8 @@ class Result:
         residual: W x - y of `image` on the grid of the scan, in its units: where it disagrees with the measurement.
         volume: as computed, before it was rounded to the dtype of `image`.
         network: that made it, for `eclare.save_network`; None for methods without one.
-        sd: standard deviation over the samples of focvs, in the units of the scan; None for a single one.
+        sd: expected standard deviation of the error, from the spread of the samples of focvs, in the units of the scan;
+            None for a single one.
         measured: per voxel of the thin volume, the share of variance that the scan fixes, from 0 to 1.
     """
 
@@ -197,6 +208,7 @@ def super_resolve(
     prior: Path | None = None,
     samples: int | None = None,
     noise_aware: bool = False,
+    adapt_minutes: float | None = None,
     progress: Progress = silent,
 ) -> Result:
     """Turn a stack of thick slices into a thin-slice volume.
@@ -224,6 +236,7 @@ def super_resolve(
         prior: of focvs, a checkpoint folder; by default the one that comes with the package.
         samples: of focvs, how many to draw; the volume is their mean. Default 1.
         noise_aware: focvs explains the scan to its noise instead of exactly.
+        adapt_minutes: of focvs, how long the prior learns from the scan's own slices before it is sampled.
         progress: called with stage, steps done and steps in all.
 
     Raises:
@@ -233,7 +246,8 @@ def super_resolve(
         throughplane.sampling.WeightsMissing: there is no prior to sample.
     """
     read = read_scan(scan, Acquired(thickness_mm, gap_mm, profile, axis, volume, in_plane_mm))
-    how = How(method, spacing_mm, preset, seed, network, init, consistent, prior, samples, noise_aware, device, threads)
+    of_focvs = (prior, samples, noise_aware, adapt_minutes)
+    how = How(method, spacing_mm, preset, seed, network, init, consistent, *of_focvs, device, threads)
     return carry_out(plan(read, how), progress)
 
 
@@ -268,7 +282,9 @@ def plan(scan: Scan, how: How) -> Plan:
     if how.network is not None:
         how.network.require_fit(slice_selection(scan.acquisition.slices, thin, scan.acquisition.profile))
     device = device_named(how.device)
-    sampler = load_sampler(how.prior, how.samples, device, how.noise_aware) if how.method == "focvs" else None
+    sampler = None
+    if how.method == "focvs":
+        sampler = load_sampler(how.prior, how.samples, device, how.noise_aware, how.adapt_minutes)
     return Plan(
         scan,
         thin,
@@ -305,7 +321,8 @@ def _refuse_ignored(how: How) -> None:
         if how.network is not None:
             raise FlagConflict(f"{flag} {value} would be ignored: with --network nothing is learned; leave one out")
     of_eclare = {"--network": how.network, "--init": how.init, "--consistent": how.consistent}
-    of_focvs = {"--prior": how.prior, "--samples": how.samples, "--noise-aware": how.noise_aware or None}
+    of_focvs: dict[str, object] = {"--prior": how.prior, "--samples": how.samples}
+    of_focvs |= {"--noise-aware": how.noise_aware or None, "--adapt": how.adapt_minutes}
     for owner, flags in (("eclare", of_eclare), ("focvs", of_focvs)):
         given = [name for name, told in flags.items() if told is not None]
         if given and how.method != owner:

@@ -1,5 +1,6 @@
 """FOCVS with a prior from a checkpoint folder: where weights come from, and the method they make."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,15 +19,18 @@ from forward_models import InputRefused, noise_sd
 from forward_models.progress import Progress
 from forward_models.stack import Stack
 from forward_models.timing import seconds_of
+from throughplane.device import memory_bytes
 from throughplane.methods import METHODS, Method, Outcome, Preset
 
 if TYPE_CHECKING:
-    from priors import Checkpoint
+    from throughplane.loaded_priors import LoadedPrior
 
 DEFAULT_PRIOR = Path(__file__).parents[1] / "priors" / "weights" / "head-2d"
 
 
 LEAST_TIMED_ROWS = 16
+NETWORK_SHARE = 0.5  # of the memory there is, for one call of a network of volumes
+ADAPTATION_BYTES = 3e8  # of training; 1.8e8 were measured in bfloat16
 
 
 class WeightsMissing(InputRefused):
@@ -35,23 +39,19 @@ class WeightsMissing(InputRefused):
 
 @dataclass(frozen=True, eq=False)
 class Sampler:
-    """A prior, how many samples to draw from it, and whether they explain the scan exactly or to its noise."""
+    """A prior and what is done with it.
 
-    checkpoint: "Checkpoint"
+    Attributes:
+        prior: from a checkpoint folder.
+        samples: how many to draw.
+        noise_aware: whether they explain the scan to its noise instead of exactly.
+        adapt_minutes: how long the prior learns from the scan before it is sampled; None for not at all.
+    """
+
+    prior: "LoadedPrior"
     samples: int
     noise_aware: bool
-
-    def slice_prior(self, device: torch.device) -> focvs.SlicePrior:
-        """As focvs wants it, on `device`."""
-        from priors import Plane, Prior
-
-        prior = Prior(self.checkpoint.prior.network.to(device))
-        planes = {plane.value: plane for plane in Plane}
-
-        def denoise(slices: Float[Tensor, "batch rows columns"], sigma: float, world_axis: int) -> Tensor:
-            return prior.denoise(slices, sigma, planes[world_axis])
-
-        return focvs.SlicePrior(denoise, self.checkpoint.preprocess["spacing_mm"])
+    adapt_minutes: float | None = None
 
     def method(self) -> Method:
         """As a row of the methods table."""
@@ -59,11 +59,13 @@ class Sampler:
 
         def run(stack: Stack, preset: Preset, generator: torch.Generator, progress: Progress) -> Outcome:
             config = focvs.PRESETS[preset]
-            prior = self.slice_prior(stack.slices.device)
+            prior, adaptation = self.prior, None
+            if self.adapt_minutes is not None:
+                prior, adaptation = prior.adapted(stack, self.adapt_minutes, generator.initial_seed(), progress)
             noise = noise_sd(stack.slices) if self.noise_aware else 0.0
             drawn = focvs.super_resolve(
                 stack,
-                prior,
+                prior.on(stack),
                 config,
                 generator=generator,
                 samples=self.samples,
@@ -78,30 +80,47 @@ class Sampler:
                 "sweeps": drawn.sweeps,
                 "noise_levels": [round(level, 6) for level in config.levels],
                 "prior_voxel_mm": drawn.spacing_mm,
-                "prior": self.record(),
+                "prior": prior.record(),
+                "adaptation": adaptation,
             }
-            return Outcome(drawn.mean, details, sd=drawn.sd)
+            if drawn.sd is None:
+                return Outcome(drawn.mean, details)
+            sd = focvs.HEAD_2D.sd(drawn.sd, stack)
+            return Outcome(drawn.mean, {**details, "std": spread_record(drawn.sd, sd, stack)}, sd=sd)
 
-        return Method(run, learns=True, memory=METHODS["focvs"].memory, seconds=self.seconds)
+        fixed, per_voxel, per_measured = METHODS["focvs"].memory
+        learning = 0.0 if self.adapt_minutes is None else ADAPTATION_BYTES
+        return Method(run, learns=True, memory=(fixed + learning, per_voxel, per_measured), seconds=self.seconds)
 
     def seconds(self, stack: Stack, preset: Preset) -> float:
         """How long it will take, from two sweeps over a few rows."""
         config = focvs.PRESETS[preset]
         piece = stack.rows(max(LEAST_TIMED_ROWS, stack.slices.shape[0] // 16))
         two = replace(config, steps=2, repeats=1, from_estimate=False)
-        prior = self.slice_prior(stack.slices.device)
+        prior = self.prior.on(stack)
         timed = seconds_of(
             lambda: focvs.super_resolve(piece, prior, two, generator=torch.Generator()), stack.slices.device
         )
         sweeps = self.samples * config.steps * config.repeats
         starting = eclare.inference_seconds(stack, eclare.PRESETS["instant"]) if config.from_estimate else 0.0
-        return starting + timed / 2 * sweeps * stack.slices.shape[0] / piece.slices.shape[0]
+        learning = 60 * (self.adapt_minutes or 0.0)
+        pieces = stack.slices.shape[0] / piece.slices.shape[0]
+        overlaps = self.prior.times_seen(stack) / self.prior.times_seen(piece)
+        return learning + starting + timed / 2 * sweeps * pieces * overlaps
 
-    def record(self) -> Mapping[str, Any]:
-        """Which prior it was."""
-        licences = sorted({scan["licence"] for scan in self.checkpoint.data["train"]})
-        reached = self.checkpoint.config.get("reached", {})
-        return {"sha256": self.checkpoint.sha256, "trained_steps": reached.get("step"), "licences_of_data": licences}
+
+def spread_record(raw: Float[Tensor, "a b thin"], sd: Float[Tensor, "a b thin"], stack: Stack) -> Mapping[str, Any]:
+    """What was made of the spread of the samples, in the units of the scan."""
+    fit = focvs.HEAD_2D
+    return {
+        "meaning": "90 % of true voxels are expected within 1.645 of it",
+        "gain": fit.gain,
+        "growth": fit.growth,
+        "fitted_to_prior": fit.prior_sha256,
+        "factor": round(fit.factor(stack.selection.thick.spacing_mm), 4),
+        "mean": float(sd.mean()) * stack.scale,
+        "mean_of_samples": float(raw.mean()) * stack.scale,
+    }
 
 
 def eclare_untrained(taught: eclare.StartingNetwork, stack: Stack, progress: Progress) -> Float[Tensor, "a b thin"]:
@@ -110,15 +129,24 @@ def eclare_untrained(taught: eclare.StartingNetwork, stack: Stack, progress: Pro
     return eclare.super_resolve(stack, training.network, training.config, progress=progress)
 
 
-def load_sampler(folder: Path | None, samples: int | None, device: torch.device, noise_aware: bool = False) -> Sampler:
+def load_sampler(
+    folder: Path | None,
+    samples: int | None,
+    device: torch.device,
+    noise_aware: bool = False,
+    adapt_minutes: float | None = None,
+) -> Sampler:
     """The prior in `folder`, by default the one that comes with the package.
 
     Raises:
         WeightsMissing: there is no such folder.
-        InputRefused: it is damaged, `samples` is no number of samples, or diffusers is not installed.
+        InputRefused: it is damaged, `samples` or `adapt_minutes` is no number of them, the prior cannot learn from
+            slices, or diffusers is not installed.
     """
     if samples is not None and samples < 1:
         raise InputRefused(f"--samples {samples}; expected at least 1")
+    if adapt_minutes is not None and not (adapt_minutes > 0 and math.isfinite(adapt_minutes)):
+        raise InputRefused(f"--adapt {adapt_minutes:g}; expected minutes, more than 0")
     if find_spec("diffusers") is None:
         raise InputRefused("--method focvs needs diffusers; run: pip install 'throughplane[focvs]'")
     where = DEFAULT_PRIOR if folder is None else folder
@@ -127,7 +155,10 @@ def load_sampler(folder: Path | None, samples: int | None, device: torch.device,
             f"no prior weights in {where}; pass --prior with a checkpoint folder, such as priors/weights/head-2d of "
             "the repository or one that train_prior.py made, or use --method eclare, which needs none"
         )
-    from priors import load_checkpoint  # diffusers takes seconds to import
+    from throughplane.loaded_priors import CANNOT_LEARN, load_prior  # diffusers takes seconds to import
 
     dtype = torch.bfloat16 if computes_bfloat16(device) else torch.float32
-    return Sampler(load_checkpoint(where, dtype), samples or 1, noise_aware)
+    prior = load_prior(where, dtype, NETWORK_SHARE * memory_bytes(device))
+    if adapt_minutes is not None and not prior.adaptable:
+        raise InputRefused(CANNOT_LEARN)
+    return Sampler(prior, samples or 1, noise_aware, adapt_minutes)

@@ -227,7 +227,9 @@ def _prior_row(plan: Plan) -> list[tuple[str, str]]:
     if plan.sampler is None:
         return []
     samples = plan.sampler.samples
-    return [("prior", f"{plan.sampler.checkpoint.sha256[:12]}, {samples} sample{'s' * (samples > 1)}")]
+    minutes = plan.sampler.adapt_minutes
+    learning = "" if minutes is None else f", learns from the scan for {minutes:g} minutes"
+    return [("prior", f"{(plan.sampler.prior.sha256 or '')[:12]}, {samples} sample{'s' * (samples > 1)}{learning}")]
 
 
 def _mm(value: float) -> str:

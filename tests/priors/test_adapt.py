@@ -1,6 +1,7 @@
 """Adaptation learns the scan it is shown, leaves the prior alone, and depends on the generator only."""
 
 from dataclasses import replace
+from importlib import import_module
 
 import nibabel as nib
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from forward_models import InputRefused, volume_from_image
-from priors.adapt import AdaptConfig, adapt, in_plane_slices, pixel_mm_for
+from priors.adapt import AdaptConfig, adapt, in_plane_slices, loss_on, pixel_mm_for, steps_within
 from priors.denoiser import Prior, new_denoiser
 from priors.patches import Batch
 from priors.planes import Plane
@@ -67,15 +68,39 @@ def test_the_generator_alone_decides():
     assert any(not torch.equal(one[name], other[name]) for name in one)
 
 
-def test_no_time_is_no_change_and_none_at_all_is_refused():
-    told = []
+def test_minutes_become_steps_by_the_pace_of_this_machine(monkeypatch):
+    monkeypatch.setattr(import_module("priors.adapt"), "seconds_of", lambda _work, _device: 2.0)  # for four steps
     prior = new_prior()
-    config = replace(CONFIG, minutes=1e-9)
-    left = adapt(prior, SLICES, Plane.AXIAL, config, generator=torch.Generator(), report=lambda *at: told.append(at))
-    assert len(told) < CONFIG.steps
-    assert weights(left).keys() == weights(prior).keys()
-    with pytest.raises(InputRefused, match="adaptation of 0 minutes; expected more than 0"):
-        replace(CONFIG, minutes=0.0)
+    counted = [steps_within(minutes, prior, SLICES, Plane.AXIAL, CONFIG) for minutes in (0.5, 2.0, 1e-9)]
+    assert counted == [60, 240, 1]
+    told = []
+    adapt(
+        prior,
+        SLICES,
+        Plane.AXIAL,
+        replace(CONFIG, steps=3),
+        generator=torch.Generator(),
+        report=lambda *at: told.append(at),
+    )
+    assert told == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_the_loss_before_and_after_is_of_the_same_patches(monkeypatch):
+    monkeypatch.setattr(import_module("priors.adapt"), "JUDGED_BATCHES", 2)
+    prior = new_prior()
+    before = loss_on(prior, SLICES, Plane.AXIAL, CONFIG)
+    assert loss_on(prior, SLICES, Plane.AXIAL, CONFIG) == before
+    assert loss_on(adapted(prior), SLICES, Plane.AXIAL, CONFIG) < 0.9 * before
+
+
+def test_slices_smaller_than_a_patch_make_smaller_patches():
+    """Else most of what is learned is the air around them."""
+    small = replace(CONFIG, steps=1, patch_size=96)
+    one, same = (
+        weights(adapt(new_prior(), SLICES, Plane.AXIAL, config, generator=torch.Generator().manual_seed(0)))
+        for config in (small, replace(small, patch_size=48))
+    )
+    assert all(torch.equal(one[name], same[name]) for name in one)
 
 
 def test_a_loss_that_is_not_finite_is_told():

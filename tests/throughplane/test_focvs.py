@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import nibabel as nib
@@ -12,13 +13,25 @@ import torch
 import focvs
 import throughplane
 from focvs.grid import thin_grids
-from forward_models import Gaussian, SliceGrid, along, resampling_weights, slice_selection, thin_grid_for
+from forward_models import (
+    Gaussian,
+    SliceGrid,
+    acquisition_of,
+    along,
+    resampling_weights,
+    slice_selection,
+    thin_grid_for,
+    volume_from_image,
+)
+from forward_models.stack import stack_of
+from priors import in_plane_slices
 from priors.checkpoint import config_fields, preprocess_record, save_checkpoint
 from priors.denoiser import DenoiserConfig, new_denoiser
 from priors.noise import NoiseLevels
 from tests.conftest import head_phantom, oblique_affine, placed_image, save
 from throughplane import FlagConflict, InputRefused
 from throughplane.cli import main
+from throughplane.pipeline import Acquired, How, expected_seconds, plan, read_scan
 from throughplane.sampling import WeightsMissing
 
 EXACT = 1e-5  # of the scan, for the file as written; float32 gives about 1e-7
@@ -153,7 +166,7 @@ def test_a_flipped_and_permuted_file_gives_the_flipped_and_permuted_result(prior
     assert np.array_equal(results[0].get_fdata(), back.get_fdata())
 
 
-def test_mean_and_spread_are_those_of_the_samples(prior):
+def test_the_mean_is_that_of_the_samples_and_std_their_calibrated_spread(prior):
     """Sample k does not depend on how many there are, so they can be told from running means."""
     scan = thick_head(5.0, 2)
     how = {"method": "focvs", "prior": prior, "preset": "fast"}
@@ -161,8 +174,17 @@ def test_mean_and_spread_are_those_of_the_samples(prior):
     means = [result.image.get_fdata() for result in results]
     samples = np.stack([means[0], 2 * means[1] - means[0], 3 * means[2] - 2 * means[1]])
     assert results[0].sd is None
-    assert np.allclose(results[2].sd.get_fdata(), samples.std(axis=0, ddof=1), atol=1e-3 * means[0].max())
+    assert "std" not in results[0].record["method_details"]
+    volume = volume_from_image(scan)
+    stack = stack_of(volume, acquisition_of(volume), 1.0)
+    raw = stack.order.apply(samples.std(axis=0, ddof=1))
+    expected = stack.order.undo(focvs.HEAD_2D.sd(torch.from_numpy(raw.copy()), stack).numpy())
+    assert np.allclose(results[2].sd.get_fdata(), expected, atol=2e-3 * means[0].max())
     assert results[2].sd.get_fdata().max() > 0.01 * means[0].max()
+    told = results[2].record["method_details"]["std"]
+    assert told["mean_of_samples"] == pytest.approx(raw.mean(), rel=1e-3)
+    assert told["mean"] == pytest.approx(expected.mean(), rel=1e-3)
+    assert told["factor"] == pytest.approx(focvs.HEAD_2D.factor(5.0), rel=1e-3)
 
 
 def test_the_measured_map_is_what_w_fixes(prior):
@@ -177,6 +199,58 @@ def test_the_measured_map_is_what_w_fixes(prior):
     assert np.allclose(measured, measured[:1, :, :1])
     assert np.allclose(measured[0, :, 0], share.numpy(), atol=0.05)
     assert measured.mean() == pytest.approx(4 / 24)
+
+
+# ---- adaptation ----
+
+
+@pytest.fixture
+def two_steps(monkeypatch) -> None:
+    """What takes as long as is asked takes two steps, and one batch judges them."""
+    monkeypatch.setattr("throughplane.loaded_priors.steps_within", lambda *_: 2)
+    monkeypatch.setattr(import_module("priors.adapt"), "JUDGED_BATCHES", 1)
+
+
+@pytest.mark.usefixtures("two_steps")
+def test_an_adapted_prior_draws_other_volumes_that_explain_the_scan_and_says_how_it_learned(prior):
+    scan, told = thick_head(5.0, 2), []
+    how = {"method": "focvs", "prior": prior, "preset": "fast"}
+    plain = throughplane.super_resolve(scan, **how)
+    first = throughplane.super_resolve(scan, **how, adapt_minutes=1.5, progress=lambda *at: told.append(at))
+    assert not np.allclose(first.image.get_fdata(), plain.image.get_fdata())
+    assert first.record["residual"]["relative_to_scan"] < EXACT
+    learned = first.record["method_details"]["adaptation"]
+    assert (learned["minutes"], learned["steps"]) == (1.5, 2)
+    assert learned["pixel_mm"] == pytest.approx(2.0)
+    assert 0 < learned["loss_before"] != learned["loss_after"]
+    assert plain.record["method_details"]["adaptation"] is None
+    assert told[:2] == [("adapt", 1, 2), ("adapt", 2, 2)]
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.usefixtures("two_steps")
+def test_the_prior_learns_slices_of_the_plane_that_was_scanned(axis, prior, monkeypatch):
+    """As RAS slices on pixels for their thickness, whatever the file's order: the oracle reads the file itself."""
+    seen = []
+
+    def watched(*args, **_):
+        seen.append(args[1:3])
+        return args[0]
+
+    monkeypatch.setattr("throughplane.loaded_priors.adapt", watched)
+    scan = thick_head(5.0, axis).as_reoriented(nib.orientations.axcodes2ornt("PLS"))
+    stored = {0: 1, 1: 0, 2: 2}[axis]
+    throughplane.super_resolve(scan, method="focvs", prior=prior, preset="fast", axis=stored, adapt_minutes=1)
+    (slices, plane), (expected, same) = seen[0], in_plane_slices(volume_from_image(scan), stored, 2.0)
+    assert plane == same
+    assert torch.allclose(slices, expected, atol=1e-5)
+
+
+def test_the_minutes_are_announced(prior):
+    scan, how = read_scan(thick_head(5.0, 2), Acquired()), How(method="focvs", prior=prior, preset="fast")
+    plain, learning = (plan(scan, replace(how, adapt_minutes=minutes)) for minutes in (None, 3.0))
+    assert expected_seconds(learning) - expected_seconds(plain) == pytest.approx(180, abs=10)
+    assert learning.memory_bytes > plain.memory_bytes
 
 
 # ---- the command ----
@@ -246,6 +320,9 @@ def test_a_damaged_prior_is_refused_as_input(thick_scan, tmp_path, capsys):
             FlagConflict,
             "--noise-aware would be ignored: it is for",
         ),
+        ({"method": "eclare", "adapt_minutes": 2.0}, FlagConflict, "--adapt would be ignored: it is for focvs, not"),
+        ({"method": "focvs", "adapt_minutes": 0.0}, InputRefused, "--adapt 0; expected minutes, more than 0"),
+        ({"method": "focvs", "adapt_minutes": float("nan")}, InputRefused, "--adapt nan; expected minutes"),
         ({"method": "focvs", "samples": 0}, InputRefused, "--samples 0; expected at least 1"),
         ({"method": "focvs", "prior": Path("nowhere")}, WeightsMissing, "no prior weights in nowhere"),
     ],
@@ -262,8 +339,8 @@ def test_without_diffusers_the_way_to_get_it_is_told(thick_scan, tmp_path, monke
 
 
 def test_the_dry_run_says_which_prior_and_how_many_samples(prior, thick_scan, tmp_path, capsys):
-    flags = ["--method", "focvs", "--prior", prior, "--samples", 3, "--dry-run"]
+    flags = ["--method", "focvs", "--prior", prior, "--samples", 3, "--adapt", 2, "--dry-run"]
     assert run("upsample", thick_scan, tmp_path / "thin.nii.gz", *flags) == 0
     told = capsys.readouterr().err
-    assert "3 samples" in told
+    assert "3 samples, learns from the scan for 2 minutes" in told
     assert "preset standard" in told

@@ -182,12 +182,12 @@ def by_solver(solver: Callable[..., torch.Tensor], how: How, given: Given, bench
         profile=given.profile,
     )
     stack = stack_of(given.scan, acquisition, given.thin_mm).to(device)
-    sampler = load_sampler(None, None, device)
-    prior = sampler.slice_prior(device)
+    loaded = load_sampler(None, None, device).prior
+    prior = loaded.on(stack)
     grid = focvs.prior_grid(stack, prior.spacing_mm)
     levels = focvs.PRESETS[how.preset or DEFAULT_PRESET].levels
     x = solver(
-        focvs.take_turns(prior, grid.stack),
+        prior.denoisers(grid.stack, own_plane_every=0),
         grid.stack.slices,
         grid.stack.selection,
         levels,
@@ -196,7 +196,7 @@ def by_solver(solver: Callable[..., torch.Tensor], how: How, given: Given, bench
     )
     thin = stack.in_file_order(grid.carried(x.detach(), focvs.unmeasured))
     volume = given.scan.on_grid(thin, given.axis, thin_grid_for(acquisition.slices, given.thin_mm))
-    details = {"noise_levels": [round(level, 6) for level in levels], "prior": sampler.record(), "device": str(device)}
+    details = {"noise_levels": [round(level, 6) for level in levels], "prior": loaded.record(), "device": str(device)}
     return Made(volume, details, peak_memory_bytes())
 
 
