@@ -62,9 +62,9 @@ class Lattice:
 class LatticeResampling:
     """Cubic B-spline interpolation of an image on `source` at the voxel centres of `target`, as a linear operator.
 
-    One pass per axis, each a shift of lines by an amount that changes from line to line (three-pass rotation; Unser,
-    Thevenaz and Yaroslavsky 1995), so the adjoint is as cheap as the operator and as exact. Beyond the source its
-    outermost samples are continued along a line for `CONTINUED` voxels; `inside` says where not to trust them.
+    One pass per axis (Catmull and Smith 1980, here three), each a shift of lines by an amount that changes from line
+    to line, so the adjoint is as cheap as the operator and as exact. Beyond the source its outermost samples are
+    continued along a line for `CONTINUED` voxels; `inside` says where not to trust them.
     """
 
     source: Lattice
@@ -74,7 +74,7 @@ class LatticeResampling:
         cosines = np.abs(self.source.directions.T @ self.target.directions)
         minor = np.linalg.inv(self._to_source[0])[0, 0] * self._to_source[0][0, 0]
         if min(cosines[axis, i] for i, axis in enumerate(self._axes)) < LEAST_COSINE or abs(minor) < LEAST_COSINE:
-            raise InputRefused("the two scans are turned against one another by more than 45 degrees about two axes")
+            raise InputRefused("turned against the first scan by about 45 degrees about two axes; resample it first")
 
     def apply(self, x: Float[Tensor, "*batch a b c"]) -> Float[Tensor, "*batch i j k"]:
         """The image read off at the target's voxel centres."""

@@ -73,7 +73,7 @@ class Another:
         """As joint consistency sees it; `units` is the intensity of the first scan's file that counts as 1."""
         stack = self.placed.stack
         slices = stack.slices * (stack.scale / self.agreement.gain / units)
-        return Measured(self.placed.seen_from(thin), slices.to(device))
+        return Measured(self.placed.seen_from(thin), slices.to(device), noise_sd(slices))
 
 
 def fitted(

@@ -74,7 +74,7 @@ def test_slices_of_another_shape_are_refused():
 # ---- interpolation ----
 
 
-@settings(max_examples=15)
+@settings(max_examples=8)
 @given(
     angles=st.tuples(*[st.floats(-0.35, 0.35)] * 3),
     order=st.permutations([0, 1, 2]),
@@ -126,7 +126,7 @@ def test_parallel_axes_take_the_short_way_to_the_same_result():
 
 
 def test_axes_between_two_others_are_refused():
-    with pytest.raises(InputRefused, match="turned against one another"):
+    with pytest.raises(InputRefused, match="turned against the first scan"):
         LatticeResampling(TINY, lattice((5, 5, 5), (1.0, 1.0, 1.0), (0.62, 0.95, 0.0)))
 
 

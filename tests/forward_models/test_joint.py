@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from forward_models import Gaussian, Sidecar, acquisition_of, simulate, volume_from_image
-from forward_models.joint import Measured, joint_total_variation, jointly_consistent
+from forward_models.joint import DAMPING, Measured, joint_total_variation, jointly_consistent
 from forward_models.placed import PlacedStack, placed
 from forward_models.stack import stack_of
 from tests import contracts
@@ -69,7 +69,7 @@ def test_the_change_is_the_smallest_there_is():
     units = torch.eye(start.numel(), dtype=start.dtype).reshape(-1, *start.shape)
     projector = selection.null_space(units).flatten(1)
     restricted = a @ projector
-    strength = 1e-2 * other.operator.squared_norm
+    strength = DAMPING * other.operator.squared_norm
     gram = restricted @ restricted.mT + strength * torch.eye(len(a), dtype=a.dtype)
     expected = projector @ restricted.mT @ torch.linalg.solve(gram, other.mismatch(start).flatten())
     assert (got.flatten() - expected).norm() < 3e-3 * expected.norm()
@@ -79,6 +79,18 @@ def test_the_same_scan_twice_changes_nothing():
     again = Measured(FIRST.seen_from(FIRST.thin), Y)
     x = SELECTION.smooth_inverse(Y)
     assert torch.allclose(jointly_consistent(x, Y, SELECTION, [again]).x, x, atol=1e-4)
+
+
+def test_what_lies_within_the_noise_is_not_explained():
+    x = SELECTION.consistent(SELECTION.smooth_inverse(Y), Y)
+    noise_sd = float(OTHER.mismatch(x).square().sum() / OTHER.operator.counted.sum()) ** 0.5
+    left, pulled = (
+        jointly_consistent(x, Y, SELECTION, [Measured(OTHER.operator, OTHER.slices, share * noise_sd)])
+        for share in (1.01, 0.5)
+    )
+    assert left.iterations == 0
+    assert torch.allclose(left.x, x, atol=1e-5)
+    assert mismatch(pulled.x) <= 0.5 * mismatch(x)
 
 
 def test_least_total_variation_of_two_scans_beats_the_smallest_change_of_none():
