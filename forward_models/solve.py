@@ -48,9 +48,9 @@ def total_variation_inverse(stack: Stack, *, iterations: int = ITERATIONS, progr
     ahead, previous = x, x
     for iteration in range(1, iterations + 1):
         for axis, weight in enumerate(weights):
-            dual[axis] += dual_step * _difference(ahead, axis, weight)
-        _shrink_to_unit_balls(dual)
-        step = sum(_difference_adjoint(dual[axis], axis, weight) for axis, weight in enumerate(weights))
+            dual[axis] += dual_step * difference(ahead, axis, weight)
+        shrink_to_unit_balls(dual)
+        step = sum(difference_adjoint(dual[axis], axis, weight) for axis, weight in enumerate(weights))
         previous, x = x, selection.consistent(x - PRIMAL_STEP * step, y)
         ahead = 2 * x - previous
         progress("inverse", iteration, iterations)
@@ -70,7 +70,7 @@ def total_variation_seconds(stack: Stack) -> float:
     return a / piece.slices.shape[0] * (once + (ITERATIONS - 1) * max(twice - once, 0.0))
 
 
-def _difference(x: Float[Tensor, "a b z"], axis: int, weight: float) -> Float[Tensor, "a b z"]:
+def difference(x: Float[Tensor, "a b z"], axis: int, weight: float) -> Float[Tensor, "a b z"]:
     """Forward difference times `weight`, zero at the end."""
     result = torch.zeros_like(x)
     n = x.shape[axis]
@@ -78,7 +78,7 @@ def _difference(x: Float[Tensor, "a b z"], axis: int, weight: float) -> Float[Te
     return result
 
 
-def _difference_adjoint(p: Float[Tensor, "a b z"], axis: int, weight: float) -> Float[Tensor, "a b z"]:
+def difference_adjoint(p: Float[Tensor, "a b z"], axis: int, weight: float) -> Float[Tensor, "a b z"]:
     result = torch.zeros_like(p)
     n = p.shape[axis]
     inner = weight * p.narrow(axis, 0, n - 1)
@@ -87,7 +87,7 @@ def _difference_adjoint(p: Float[Tensor, "a b z"], axis: int, weight: float) -> 
     return result
 
 
-def _shrink_to_unit_balls(dual: list[Float[Tensor, "a b z"]]) -> None:
+def shrink_to_unit_balls(dual: list[Float[Tensor, "a b z"]]) -> None:
     norm = torch.zeros_like(dual[0])
     for p in dual:
         norm.addcmul_(p, p)

@@ -12,11 +12,16 @@ ROUNDING = 1e-10  # float64, relative to the norms involved
 
 
 class Operator(Protocol):
-    """A linear operator with the inverses that the package relies on."""
+    """A linear operator."""
 
     def domain_shape(self, thick_shape: tuple[int, ...]) -> tuple[int, ...]: ...
     def apply(self, x: Tensor) -> Tensor: ...
     def adjoint(self, y: Tensor) -> Tensor: ...
+
+
+class InvertibleOperator(Operator, Protocol):
+    """One with the inverses that the package relies on."""
+
     def pseudo_inverse(self, y: Tensor) -> Tensor: ...
     def smooth_inverse(self, y: Tensor) -> Tensor: ...
     def null_space(self, x: Tensor) -> Tensor: ...
@@ -27,6 +32,12 @@ def draws(operator: Operator, range_shape: tuple[int, ...]) -> tuple[Tensor, Ten
     generator = torch.Generator().manual_seed(20)
     x = torch.randn(operator.domain_shape(range_shape), generator=generator, dtype=torch.float64)
     return x, torch.randn(range_shape, generator=generator, dtype=torch.float64), generator
+
+
+def dense(operator: Operator, like: Tensor) -> Tensor:
+    """The matrix of the operator's images of unit vectors."""
+    units = torch.eye(like.numel(), dtype=like.dtype).reshape(-1, *like.shape)
+    return torch.stack([operator.apply(unit).flatten() for unit in units], dim=1)
 
 
 def check_linear(operator: Operator, range_shape: tuple[int, ...]) -> None:
@@ -51,16 +62,21 @@ def check_adjoint_is_autograd_transpose(operator: Operator, range_shape: tuple[i
 
 
 def check_dense(operator: Operator, range_shape: tuple[int, ...]) -> None:
-    """The operator equals the matrix of its images of unit vectors, and its adjoint and W+ equal that matrix's."""
+    """The operator equals the matrix of its images of unit vectors, and its adjoint that matrix's transpose."""
     x, y, _ = draws(operator, range_shape)
-    units = torch.eye(x.numel(), dtype=x.dtype).reshape(-1, *x.shape)
-    matrix = torch.stack([operator.apply(unit).flatten() for unit in units], dim=1)
+    matrix = dense(operator, x)
     _close(operator.apply(x).flatten(), matrix @ x.flatten(), "A x != dense A x")
     _close(operator.adjoint(y).flatten(), matrix.mT @ y.flatten(), "A'y != dense A'y")
+
+
+def check_dense_inverse(operator: InvertibleOperator, range_shape: tuple[int, ...]) -> None:
+    """W+ equals that of the dense matrix."""
+    x, y, _ = draws(operator, range_shape)
+    matrix = dense(operator, x)
     _close(operator.pseudo_inverse(y).flatten(), torch.linalg.pinv(matrix) @ y.flatten(), "A+y != dense A+y")
 
 
-def check_inverses(operator: Operator, range_shape: tuple[int, ...]) -> None:
+def check_inverses(operator: InvertibleOperator, range_shape: tuple[int, ...]) -> None:
     x, y, _ = draws(operator, range_shape)
     measured = operator.apply(x)
     _close(operator.apply(operator.pseudo_inverse(measured)), measured, "A A+ A != A")
@@ -69,7 +85,7 @@ def check_inverses(operator: Operator, range_shape: tuple[int, ...]) -> None:
     _close(operator.null_space(smallest), torch.zeros_like(smallest), "A+ y reaches into the null space", of=smallest)
 
 
-def check_projector(operator: Operator, range_shape: tuple[int, ...]) -> None:
+def check_projector(operator: InvertibleOperator, range_shape: tuple[int, ...]) -> None:
     x, _, generator = draws(operator, range_shape)
     other = torch.randn(x.shape, generator=generator, dtype=x.dtype)
     projected = operator.null_space(x)

@@ -101,6 +101,9 @@ class MethodFlags:
     adapt: float | None = None
     """Minutes that the prior of focvs learns from this scan's own slices, before it is sampled."""
 
+    align: Annotated[bool, Flag] = False
+    """Refine where the scans of --with lie, by a rigid motion. By default their headers say it."""
+
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
 
@@ -228,6 +231,7 @@ def upsample(
     *,
     acquisition: AcquisitionFlags | None = None,
     method: MethodFlags | None = None,
+    others: Annotated[list[Path] | None, Parameter(name="--with", negative=(), show_default=False)] = None,
     also: Annotated[list[tuple[Path, Path]] | None, Parameter(negative=(), show_default=False)] = None,
     maps: Annotated[bool, Flag] = False,
     dry_run: Annotated[bool, Flag] = False,
@@ -241,11 +245,14 @@ def upsample(
         The scan: .nii, .nii.gz or .mgz. The JSON sidecar beside it is read too.
     out
         The thin-slice volume to write, and OUT.json beside it.
+    others
+        Another scan of the same head in the same contrast, which OUT shall explain too; for eclare and inverse.
+        Repeatable. Its own sidecar says how it was acquired; all flags about that describe SCAN.
     also
         A mask, label map or other image on the grid of the scan, and where to write it on the thin grid. Repeatable.
     maps
-        Write OUT_residual (W x - y), OUT_measured (share of variance that the scan fixes) and, with --samples, OUT_std
-        (expected error, from the spread of the samples) beside OUT.
+        Write OUT_residual (W x - y; with --with also OUT_residual_2 and so on), OUT_measured (share of variance that
+        the scan fixes) and, with --samples, OUT_std (expected error, from the spread of the samples) beside OUT.
     dry_run
         Say what would be done, write nothing.
     """
@@ -253,42 +260,44 @@ def upsample(
     from forward_models import require_storable
     from throughplane.companions import carry_file
     from throughplane.outputs import image_writer
-    from throughplane.pipeline import How, carry_out, plan, read_scan
+    from throughplane.pipeline import How, carry_out, plan, read_other, read_scan
     from throughplane.terminal import Teller
 
     acquired, how, run = acquisition or AcquisitionFlags(), method or MethodFlags(), run or RunFlags()
     teller = Teller(run.quiet, run.verbose)
     companions = also or []
     _refuse_ignored(run, dry_run)
-    _refuse_unsaved(how, dry_run)
-    inputs = [scan, *(source for source, _ in companions), *([how.network] if how.network else [])]
-    others = [how.save_network] if how.save_network else []
-    map_paths = {name: _beside(out, name) for name in _map_names(how)} if maps else {}
-    _check_outputs([out, *(target for _, target in companions), *map_paths.values()], inputs, run, others)
+    _refuse_unsaved(how, dry_run, others)
+    further = others or []
+    inputs = [scan, *further, *(source for source, _ in companions), *([how.network] if how.network else [])]
+    networks = [how.save_network] if how.save_network else []
+    map_paths = {name: _beside(out, name) for name in _map_names(how, len(further))} if maps else {}
+    _check_outputs([out, *(target for _, target in companions), *map_paths.values()], inputs, run, networks)
     read = read_scan(scan, replace(_acquired(acquired), in_plane_mm=_in_plane_flag(how)))
     _check_storable(out, read.volume, run)
     network = None if how.network is None else load_network(how.network)
     chosen = How(
-        how.method,
-        how.spacing,
-        how.preset,
-        how.seed,
-        network,
-        how.init,
-        how.consistent,
-        how.prior,
-        how.samples,
-        how.noise_aware,
-        how.adapt,
-        how.device,
-        how.threads,
-        run.dtype,
+        method=how.method,
+        spacing_mm=how.spacing,
+        preset=how.preset,
+        seed=how.seed,
+        network=network,
+        init=how.init,
+        consistent=how.consistent,
+        prior=how.prior,
+        samples=how.samples,
+        noise_aware=how.noise_aware,
+        adapt_minutes=how.adapt,
+        align=how.align,
+        device=how.device,
+        threads=how.threads,
+        dtype=run.dtype,
     )
-    planned = plan(read, chosen)
+    planned = plan(read, chosen, [read_other(other) for other in further])
     carried = {target: carry_file(source, read.volume, read.acquisition, planned.thin) for source, target in companions}
     for target, (image, _) in carried.items():
         require_storable(image.header, target)
-    teller.notes(planned.scan.notes)
+    teller.notes(planned.notes)
     if dry_run or run.verbose:
         teller.plan(planned, {target: kind for target, (_, kind) in carried.items()})
     teller.cost(planned)
@@ -297,6 +306,7 @@ def upsample(
     with teller.progress() as progress:
         result = carry_out(planned, progress)
     arguments = {"scan": scan, "out": out, **asdict(acquired), **asdict(how), "also": companions, "maps": maps or None}
+    arguments |= {"with": others, "align": how.align or None}
     arguments |= asdict(run)
     record = {**result.record, "arguments": arguments}
     writers = {target: image_writer(image.image("like-input")) for target, (image, _) in carried.items()}
@@ -533,9 +543,10 @@ def _refuse_ignored(run: RunFlags, dry_run: bool) -> None:
         raise FlagConflict("--verbose would be ignored with --dry-run, which tells all it knows; leave one out")
 
 
-def _map_names(how: MethodFlags) -> tuple[str, ...]:
+def _map_names(how: MethodFlags, others: int) -> tuple[str, ...]:
     """What --maps writes."""
-    return ("residual", "measured", "std") if (how.samples or 1) > 1 else ("residual", "measured")
+    residuals = (f"residual_{number}" for number in range(2, others + 2))
+    return ("residual", "measured", *residuals, *(("std",) if (how.samples or 1) > 1 else ()))
 
 
 def _beside(out: Path, name: str) -> Path:
@@ -546,7 +557,7 @@ def _beside(out: Path, name: str) -> Path:
     return out.with_name(f"{out.name.removesuffix(suffix)}_{name}{suffix}")
 
 
-def _refuse_unsaved(how: MethodFlags, dry_run: bool) -> None:
+def _refuse_unsaved(how: MethodFlags, dry_run: bool, others: Sequence[Path] | None) -> None:
     """--save-network where no network is trained, or under a name that does not say what it is."""
     from forward_models import FlagConflict, InputRefused
 
@@ -558,6 +569,7 @@ def _refuse_unsaved(how: MethodFlags, dry_run: bool) -> None:
         (how.method != "eclare", f"--method {how.method} has no network"),
         (how.network is not None, "--network trains none"),
         (dry_run, "--dry-run trains none"),
+        (bool(others), "--with trains one for every scan"),
     ):
         if ignored:
             raise FlagConflict(f"--save-network {how.save_network} would be ignored: {why}; leave one out")

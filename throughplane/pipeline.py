@@ -1,7 +1,7 @@
 """One scan's way through the house: volume, acquisition, working order, method, volume."""
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,8 +32,9 @@ from forward_models import (
 )
 from forward_models.acquisition import ProfileFamily
 from forward_models.in_plane import InPlane, with_in_plane
+from forward_models.placed import PlacedStack, placed
 from forward_models.progress import Progress, silent
-from forward_models.stack import stack_of
+from forward_models.stack import Stack, stack_of
 from forward_models.timing import seconds_of
 from forward_models.volume import Dtype
 from throughplane.device import (
@@ -49,6 +50,7 @@ from throughplane.methods import METHODS, Method, MethodName, Preset, applied_ag
 from throughplane.profile import Estimator, with_estimate, with_thickness_found
 from throughplane.residual import left_over, residual_record
 from throughplane.sampling import Sampler, load_sampler
+from throughplane.together import Another, explained, fitted, jointly
 from throughplane.version import version
 
 DEFAULT_PRESET: Preset = "standard"
@@ -83,6 +85,7 @@ class How:
         consistent: whether eclare makes its result explain the scan as a last step; None does.
         prior, samples, noise_aware, adapt_minutes: of focvs: a checkpoint folder, how many samples to draw and average,
             whether they explain the scan to its noise instead of exactly, and how long the prior learns from it first.
+        align: whether the place of other scans is refined, or taken from their headers.
         device, threads: where the arithmetic runs.
         dtype: of the image.
     """
@@ -98,6 +101,7 @@ class How:
     samples: int | None = None
     noise_aware: bool = False
     adapt_minutes: float | None = None
+    align: bool = False
     device: str = "auto"
     threads: int | None = None
     dtype: Dtype = "float32"
@@ -131,6 +135,12 @@ class Plan:
     threads: int | None
     dtype: Dtype
     sampler: Sampler | None
+    others: tuple[Another, ...] = ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know of all scans before trusting the result."""
+        return (*self.scan.notes, *(note for other in self.others for note in other.notes))
 
     @property
     def thin_shape(self) -> tuple[int, int, int]:
@@ -170,6 +180,7 @@ class Result:
         sd: expected standard deviation of the error, from the spread of the samples of focvs, in the units of the scan;
             None for a single one.
         measured: per voxel of the thin volume, the share of variance that the scan fixes, from 0 to 1.
+        residuals: what `residual` is, for each further scan on its own grid; 0 where the thin volume does not reach.
     """
 
     image: nib.Nifti1Image
@@ -179,17 +190,21 @@ class Result:
     network: SavedNetwork | None = None
     sd: nib.Nifti1Image | None = None
     measured: nib.Nifti1Image | None = None
+    residuals: tuple[nib.Nifti1Image, ...] = ()
 
     @property
     def maps(self) -> Mapping[str, nib.Nifti1Image]:
         """What says how far to trust the volume, by name."""
         named = {"residual": self.residual, "measured": self.measured, "std": self.sd}
+        named |= {f"residual_{number}": image for number, image in enumerate(self.residuals, start=2)}
         return {name: image for name, image in named.items() if image is not None}
 
 
 def super_resolve(
     scan: str | Path | nib.spatialimages.SpatialImage,
     *,
+    others: Sequence[str | Path | nib.spatialimages.SpatialImage] = (),
+    align: bool = False,
     method: MethodName = "eclare",
     thickness_mm: float | None = None,
     gap_mm: float | None = None,
@@ -215,6 +230,9 @@ def super_resolve(
 
     Args:
         scan: path of a .nii, .nii.gz or .mgz file (its JSON sidecar is read too), or a nibabel image.
+        others: further scans of the same head in the same contrast, which the volume shall explain too; for `eclare`
+            and `inverse`. Their own sidecars say how they were acquired; all other arguments describe `scan`.
+        align: refine where the others lie; by default their headers say it.
         method: `eclare` learns from the scan itself, as does its predecessor `smore`; `focvs` samples a trained prior,
             `inverse` regularises, `cubic` interpolates.
         thickness_mm, gap_mm: of the slices; by default from the sidecar, else no gap is assumed.
@@ -246,9 +264,23 @@ def super_resolve(
         throughplane.sampling.WeightsMissing: there is no prior to sample.
     """
     read = read_scan(scan, Acquired(thickness_mm, gap_mm, profile, axis, volume, in_plane_mm))
-    of_focvs = (prior, samples, noise_aware, adapt_minutes)
-    how = How(method, spacing_mm, preset, seed, network, init, consistent, *of_focvs, device, threads)
-    return carry_out(plan(read, how), progress)
+    how = How(
+        method=method,
+        spacing_mm=spacing_mm,
+        preset=preset,
+        seed=seed,
+        network=network,
+        init=init,
+        consistent=consistent,
+        prior=prior,
+        samples=samples,
+        noise_aware=noise_aware,
+        adapt_minutes=adapt_minutes,
+        align=align,
+        device=device,
+        threads=threads,
+    )
+    return carry_out(plan(read, how, [read_other(other) for other in others]), progress)
 
 
 def read_scan(scan: str | Path | nib.spatialimages.SpatialImage, acquired: Acquired) -> Scan:
@@ -272,9 +304,23 @@ def read_scan(scan: str | Path | nib.spatialimages.SpatialImage, acquired: Acqui
     return Scan(name, volume, with_in_plane(acquisition, volume, sidecar, acquired.in_plane_mm))
 
 
-def plan(scan: Scan, how: How) -> Plan:
+def read_other(scan: str | Path | nib.spatialimages.SpatialImage) -> Scan:
+    """A further scan of the head; only its own sidecar says how it was acquired.
+
+    Raises:
+        InputRefused: as for `read_scan`, and for more than one volume.
+    """
+    try:
+        return read_scan(scan, Acquired(in_plane_mm="auto"))
+    except InputRefused as refusal:
+        scope = "; flags about the acquisition describe the first scan only" if "--" in str(refusal) else ""
+        raise InputRefused(f"--with {scan if isinstance(scan, str | Path) else 'image'}: {refusal}{scope}") from None
+
+
+def plan(scan: Scan, how: How, others: Sequence[Scan] = ()) -> Plan:
     """Settle everything that can be settled, and refuse what cannot, before the arithmetic starts."""
     _refuse_ignored(how)
+    _refuse_with(how, others)
     require_threads(how.threads)
     if how.method == "eclare" and how.network is None:
         scan = replace(scan, acquisition=with_thickness_found(scan.volume, scan.acquisition))
@@ -285,18 +331,34 @@ def plan(scan: Scan, how: How) -> Plan:
     sampler = None
     if how.method == "focvs":
         sampler = load_sampler(how.prior, how.samples, device, how.noise_aware, how.adapt_minutes)
+    method = _method(how) if sampler is None else sampler.method()
+    if others:
+        first = placed(stack_of(scan.volume, scan.acquisition, thin.spacing_mm), scan.volume)
+        further = tuple(_fitted(first, other, how) for other in others)
+        method = jointly(how.method, method, first.slices, further)
     return Plan(
         scan,
         thin,
         how.method,
-        _method(how) if sampler is None else sampler.method(),
+        method,
         DEFAULT_PRESET if how.preset is None else how.preset,
         DEFAULT_SEED if how.seed is None else how.seed,
         device,
         how.threads,
         how.dtype,
         sampler,
+        further if others else (),
     )
+
+
+def _fitted(first: PlacedStack, other: Scan, how: How) -> Another:
+    """Another scan, with the thickness that it shows where `eclare` looks for that, and its place."""
+    acquisition = other.acquisition
+    if how.method == "eclare":
+        acquisition = with_thickness_found(other.volume, acquisition)
+    fine = acquisition.thin_mm < acquisition.spacing_mm and acquisition.thin_mm <= acquisition.thickness_mm
+    thin_mm = acquisition.thin_mm if fine else min(acquisition.thickness_mm, acquisition.spacing_mm / 2)
+    return fitted(first, other.name, other.volume, acquisition, thin_mm, how.align)
 
 
 def _method(how: How) -> Method:
@@ -337,6 +399,23 @@ def _refuse_ignored(how: How) -> None:
         )
     if how.network is not None and how.init is not None:
         raise FlagConflict("--init would be ignored: with --network nothing is learned; leave one out")
+
+
+def _refuse_with(how: How, others: Sequence[Scan]) -> None:
+    """What several scans cannot go with."""
+    if not others:
+        if how.align:
+            raise FlagConflict("--align would be ignored without --with; leave one out")
+        return
+    if how.method not in ("eclare", "inverse"):
+        raise FlagConflict(
+            f"--with would be ignored: --method {how.method} understands one scan only; leave it out, or take --method "
+            "eclare or inverse"
+        )
+    if how.network is not None:
+        raise FlagConflict("--with and --network contradict each other: each scan has a network of its own")
+    if how.consistent is False:
+        raise FlagConflict("--with and --no-consistent contradict each other: scans are joined by explaining all")
 
 
 def _thin_grid(scan: Scan, spacing_mm: float | None) -> SliceGrid:
@@ -380,6 +459,7 @@ def carry_out(plan: Plan, progress: Progress = silent) -> Result:
         selection = replace(stack.selection, axis=acquisition.axis)  # counted from either end, W is the same
         residual = left_over(volume.stored(plan.dtype), scan.volume.data, selection)
         noise = noise_sd(stack.slices) * stack.scale
+        further = _explained(plan, stack, volume)
     record = {
         "SliceThickness": plan.thin.spacing_mm,
         "SpacingBetweenSlices": plan.thin.spacing_mm,
@@ -389,9 +469,10 @@ def carry_out(plan: Plan, progress: Progress = silent) -> Result:
         "input": {"file": scan.name, "sha256": scan.volume.sha256, **geometry_record(scan.volume)},
         "acquisition": acquisition_record(scan.volume, acquisition),
         "output": geometry_record(volume),
-        "warnings": list(scan.notes),
+        "warnings": list(plan.notes),
         "method_details": dict(outcome.details),
         "residual": residual_record(residual, scan.volume.data, noise, selection),
+        **({"others": [said for said, _ in further]} if further else {}),
         "device": str(plan.device),
         "threads": thread_count,
         "seconds": round(clock.seconds, 2),
@@ -407,7 +488,17 @@ def carry_out(plan: Plan, progress: Progress = silent) -> Result:
         outcome.network,
         None if sd is None else sd.image(),
         measured_map(volume, selection).image(),
+        tuple(image for _, image in further),
     )
+
+
+def _explained(plan: Plan, stack: Stack, volume: Volume) -> list[tuple[dict[str, Any], nib.Nifti1Image]]:
+    """How well the volume, as stored, explains every further scan."""
+    if not plan.others:
+        return []
+    thin = placed(stack, plan.scan.volume).thin
+    x = stack.order.apply(volume.stored(plan.dtype))
+    return [explained(other, thin, x) for other in plan.others]
 
 
 def measured_map(thin: Volume, selection: SliceSelection) -> Volume:

@@ -36,6 +36,6 @@ def residual_record(
     }
 
 
-def root_mean_square(data: Shaped[np.ndarray, "i j k"]) -> float:
+def root_mean_square(data: Shaped[np.ndarray, "..."]) -> float:
     """In float64."""
     return float(np.sqrt(np.mean(np.square(data, dtype=np.float64))))

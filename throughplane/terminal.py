@@ -181,6 +181,7 @@ class Teller:
             ("thin volume", f"{shape}, thin slices of {_mm(plan.thin.spacing_mm)}"),
             ("method", f"{plan.method_name}{preset}, on {plan.device}"),
             *_prior_row(plan),
+            *_other_rows(plan),
             *(("also", f"{target} ({kind.value})") for target, kind in companions.items()),
         ]
         for name, text in rows:
@@ -205,6 +206,11 @@ class Teller:
             self._console.print(
                 f"W x - y is {residual['relative_to_scan']:.2e} of the scan{against}", highlight=False, soft_wrap=True
             )
+        for other in record.get("others", ()):
+            left = other["residual"]
+            against = f", {left['relative_to_noise']:.3g} times its noise" if left["relative_to_noise"] else ""
+            told = f"and {left['relative_to_scan']:.2e} of {other['input']['file']}{against}"
+            self._console.print(told, highlight=False, markup=False, soft_wrap=True)
 
     def table(self, table: Table) -> None:
         """A table, unless quiet."""
@@ -230,6 +236,15 @@ def _prior_row(plan: Plan) -> list[tuple[str, str]]:
     minutes = plan.sampler.adapt_minutes
     learning = "" if minutes is None else f", learns from the scan for {minutes:g} minutes"
     return [("prior", f"{(plan.sampler.prior.sha256 or '')[:12]}, {samples} sample{'s' * (samples > 1)}{learning}")]
+
+
+def _other_rows(plan: Plan) -> Iterator[tuple[str, str]]:
+    for other in plan.others:
+        motion, found = other.motion, other.agreement
+        shift_mm = sum(float(part) ** 2 for part in motion.shift_mm) ** 0.5
+        moved = f"moved by {shift_mm:.2g} mm and {motion.degrees:.2g} degrees"
+        place = moved if other.refined else "placed by its header"
+        yield "with", f"{other.name}, {place}, correlation {found.correlation:.2f}, gain {found.gain:.3g}"
 
 
 def _mm(value: float) -> str:

@@ -15,6 +15,7 @@ ALL_CHECKS = [
     contracts.check_adjoint,
     contracts.check_adjoint_is_autograd_transpose,
     contracts.check_dense,
+    contracts.check_dense_inverse,
     contracts.check_inverses,
     contracts.check_projector,
 ]
@@ -83,7 +84,7 @@ BROKEN = [
     (contracts.check_adjoint, twin(adjoint=lambda y: GOOD.adjoint(y) / 5), "missing factor"),
     (contracts.check_adjoint, twin(adjoint=lambda y: GOOD.adjoint(y).roll(1, -1)), "shifted by one"),
     (contracts.check_adjoint_is_autograd_transpose, twin(adjoint=lambda y: GOOD.adjoint(y.flip(-1))), "flipped"),
-    (contracts.check_dense, twin(pseudo_inverse=GOOD.adjoint), "adjoint for inverse"),
+    (contracts.check_dense_inverse, twin(pseudo_inverse=GOOD.adjoint), "adjoint for inverse"),
     (contracts.check_dense, twin(apply=lambda x: GOOD.apply(x.abs())), "not a matrix"),
     (contracts.check_inverses, twin(pseudo_inverse=lambda y: 0.99 * GOOD.pseudo_inverse(y)), "damped"),
     (contracts.check_inverses, twin(smooth_inverse=GOOD.adjoint), "adjoint for smooth inverse"),

@@ -8,7 +8,7 @@ import torch
 from forward_models import Gaussian, acquisition_of, simulate, truth_for, volume_from_image
 from forward_models.resample import resampling_weights
 from forward_models.selection import along
-from forward_models.solve import _difference, _difference_adjoint, total_variation_inverse
+from forward_models.solve import difference, difference_adjoint, total_variation_inverse
 from forward_models.stack import stack_of
 from tests.conftest import head_phantom, oblique_affine
 
@@ -57,5 +57,5 @@ def test_it_lowers_total_variation_and_comes_to_rest():
 def test_difference_and_its_adjoint(axis):
     generator = torch.Generator().manual_seed(0)
     x, p = (torch.randn(4, 5, 6, generator=generator, dtype=torch.float64) for _ in range(2))
-    forward, backward = (_difference(x, axis, 0.7) * p).sum(), (x * _difference_adjoint(p, axis, 0.7)).sum()
+    forward, backward = (difference(x, axis, 0.7) * p).sum(), (x * difference_adjoint(p, axis, 0.7)).sum()
     assert float(forward) == pytest.approx(float(backward), rel=1e-12)

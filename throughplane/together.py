@@ -1,0 +1,233 @@
+"""Several scans of one head: how they lie to one another, and methods that make one thin volume explain all."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import torch
+from jaxtyping import Float
+from scipy.ndimage import uniform_filter
+from torch import Tensor
+
+from forward_models import Acquisition, InputRefused, Volume, noise_sd
+from forward_models.alignment import Agreement, Motion, agreement, aligned, unmoved
+from forward_models.joint import TV_ITERATIONS, Measured, joint_total_variation, jointly_consistent
+from forward_models.lattices import Lattice, LatticeResampling
+from forward_models.placed import PlacedStack, placed
+from forward_models.progress import Progress
+from forward_models.stack import Stack, stack_of
+from forward_models.timing import seconds_of
+from throughplane.inspection import acquisition_record, geometry_record
+from throughplane.methods import Method, MethodName, Outcome, Preset
+from throughplane.residual import root_mean_square
+
+LEAST_CORRELATION = 0.6  # other contrasts of one head reach 0.54, one contrast in four positions 0.82 and more
+DOUBTFUL_CORRELATION = 0.8
+MISPLACED_MM = 1.0  # from here on, a note
+SEAM_VOXELS = 9  # over which another scan's share of the mean falls to nothing at the edge of its field of view
+USUAL_ITERATIONS = 8  # of joint consistency
+TIMED_ROWS = 24
+MEMORY_PER_VOXEL = 60  # bytes that the other scans take, beside the method
+
+
+@dataclass(frozen=True, eq=False)
+class Another:
+    """A further scan of the same head.
+
+    Attributes:
+        name: of its file.
+        volume, acquisition: as read; its own sidecar says how it was acquired.
+        placed: its stack, where it lies in the world of the first scan.
+        motion: that took it there, from where its header puts it.
+        refined: whether `motion` was estimated; else the header stands.
+        misplaced_mm: how far the head still seems to lie beside that of the first scan, where the header stands.
+        agreement: with the first scan.
+    """
+
+    name: str
+    volume: Volume
+    acquisition: Acquisition
+    placed: PlacedStack
+    motion: Motion
+    refined: bool
+    misplaced_mm: float
+    agreement: Agreement
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What to know of it before trusting the result."""
+        advice = "pass --thickness or --gap if you know better", "its sidecar can say it, as SliceThickness"
+        notes = [note.replace(*advice) for note in (*self.volume.warnings, *self.acquisition.notes)]
+        if self.agreement.correlation < DOUBTFUL_CORRELATION:
+            notes.append(f"agrees poorly with the first scan: correlation {self.agreement.correlation:.2f}")
+        if self.misplaced_mm > MISPLACED_MM:
+            notes.append(
+                f"its header seems to misplace it by {self.misplaced_mm:.1f} mm, which can cost more than the scan "
+                "brings; pass --align"
+            )
+        return tuple(f"{self.name}: {note}" for note in notes)
+
+    def measured(self, thin: Lattice, units: float, device: torch.device) -> Measured:
+        """As joint consistency sees it; `units` is the intensity of the first scan's file that counts as 1."""
+        stack = self.placed.stack
+        slices = stack.slices * (stack.scale / self.agreement.gain / units)
+        return Measured(self.placed.seen_from(thin), slices.to(device), noise_sd(slices))
+
+
+def fitted(
+    first: PlacedStack, name: str, volume: Volume, acquisition: Acquisition, thin_mm: float, align: bool
+) -> Another:
+    """Find out how another scan lies to the first, by its header or, with `align`, by what both show.
+
+    Raises:
+        InputRefused: the two hardly overlap, or do not look like the same head in the same contrast.
+    """
+    own = placed(stack_of(volume, acquisition, thin_mm), volume)
+    try:
+        alike = align or agreement(first, own).correlation >= LEAST_CORRELATION
+        found = aligned(first, own) if alike else unmoved(own)
+        motion = found if align else unmoved(own)
+        moved = own.moved(motion.matrix)
+        agreed = agreement(first, moved)
+        LatticeResampling(first.thin, moved.slices)
+    except InputRefused as refusal:
+        raise InputRefused(f"--with {name}: {refusal}") from None
+    if agreed.correlation < LEAST_CORRELATION:
+        hint = "" if align else ", or pass --align if its header misplaces it"
+        raise InputRefused(
+            f"--with {name}: its intensities do not follow those of the first scan (correlation "
+            f"{agreed.correlation:.2f}, at least {LEAST_CORRELATION} expected); give scans of one head in one contrast"
+            f"{hint}"
+        )
+    return Another(name, volume, acquisition, moved, motion, align, 0.0 if align else found.reach_mm, agreed)
+
+
+def jointly(name: MethodName, alone: Method, lattice: Lattice, others: Sequence[Another]) -> Method:
+    """`inverse` or `eclare` for several scans; `lattice` is where the slices of the first lie, in working order."""
+    run, sweeps = {"inverse": (_inverse, TV_ITERATIONS), "eclare": (_learned, 0)}[name]
+
+    def run_all(stack: Stack, preset: Preset, generator: torch.Generator, progress: Progress) -> Outcome:
+        first = PlacedStack(stack, lattice)
+        measured = [other.measured(first.thin, stack.scale, stack.slices.device) for other in others]
+
+        def one(stack: Stack, number: int) -> Outcome:
+            return alone.run(stack, preset, generator, _numbered(progress, number))
+
+        return run(first, others, measured, one, progress)
+
+    def seconds(stack: Stack, preset: Preset) -> float:
+        sweeping = sum(_sweep_seconds(PlacedStack(stack, lattice), other) for other in others)
+        stacks = (stack, *(other.placed.stack for other in others)) if name == "eclare" else (stack,)
+        return (sweeps + USUAL_ITERATIONS) * sweeping + sum(alone.seconds(each, preset) for each in stacks)
+
+    fixed, per_voxel, per_measured = alone.memory
+    return replace(alone, run=run_all, seconds=seconds, memory=(fixed, per_voxel + MEMORY_PER_VOXEL, per_measured))
+
+
+Alone = Callable[[Stack, int], Outcome]  # a stack and its number, from 1
+
+
+def _inverse(
+    first: PlacedStack, others: Sequence[Another], measured: Sequence[Measured], alone: Alone, progress: Progress
+) -> Outcome:
+    """The volume of least total variation that explains all scans."""
+    del others, alone
+    solution = joint_total_variation(first.stack, measured, progress=progress)
+    return Outcome(solution.x, {"iterations": solution.iterations, "last_change": solution.change})
+
+
+def _learned(
+    first: PlacedStack, others: Sequence[Another], measured: Sequence[Measured], alone: Alone, progress: Progress
+) -> Outcome:
+    """Each scan by itself, brought to the first grid and averaged, then made to explain all."""
+    outcomes = [alone(first.stack, 1)]
+    total = outcomes[0].thin
+    weight = torch.ones_like(total)
+    for number, other in enumerate(others, start=2):
+        stack = other.placed.stack.to(total.device)
+        outcomes.append(alone(stack, number))
+        brought, share = brought_to(first.thin, other, outcomes[-1].thin)
+        total = total + share * brought * (stack.scale / other.agreement.gain / first.stack.scale)
+        weight = weight + share
+    progress("joint consistency", 0, 1)
+    solution = jointly_consistent(total / weight, first.stack.slices, first.stack.selection, measured)
+    progress("joint consistency", 1, 1)
+    details = {
+        **outcomes[0].details,
+        "others": [dict(outcome.details) for outcome in outcomes[1:]],
+        "joint_iterations": solution.iterations,
+        "joint_gradient": solution.gradient,
+    }
+    return Outcome(solution.x, details)
+
+
+def brought_to(
+    thin: Lattice, other: Another, x: Float[Tensor, "i j k"]
+) -> tuple[Float[Tensor, "a b thin"], Float[Tensor, "a b thin"]]:
+    """The thin volume of another scan on the lattice of the first, and from 0 to 1 how far it counts there."""
+    resampling = LatticeResampling(other.placed.thin, thin)
+    inside = resampling.inside.numpy().astype(np.float32)
+    near = uniform_filter(inside, SEAM_VOXELS, mode="nearest")
+    share = torch.from_numpy(inside * np.clip(2 * near - 1, 0, 1))
+    return resampling.apply(x), share.to(x)
+
+
+def explained(
+    other: Another, thin: Lattice, x: Float[np.ndarray, "a b thin"]
+) -> tuple[dict[str, Any], nib.Nifti1Image]:
+    """What the record says of another scan, and A x - y as an image on its grid, in its units; 0 where not counted.
+
+    `x` is the thin volume as stored, in working order and in the units of the first scan's file.
+    """
+    operator, stack = other.placed.seen_from(thin), other.placed.stack
+    counted = operator.counted.bool().numpy()
+    measured = stack.slices.double().cpu().numpy() * stack.scale
+    seen = operator.apply(torch.from_numpy(x.astype(np.float64))).numpy() * other.agreement.gain
+    left = np.where(counted, seen - measured, 0.0)
+    noise = noise_sd(stack.slices) * stack.scale
+    rms = root_mean_square(left[counted])
+    acquisition = other.acquisition
+    in_file = np.ascontiguousarray(stack.order.undo(left))
+    image = other.volume.on_grid(in_file, acquisition.axis, acquisition.slices).image()
+    residual = {
+        "rms": rms,
+        "relative_to_scan": rms / root_mean_square(measured[counted]),
+        "noise_sd": noise,
+        "relative_to_noise": rms / noise if noise else None,
+    }
+    return {**_described(other), "share_counted": operator.share_counted, "residual": residual}, image
+
+
+def _described(other: Another) -> Mapping[str, Any]:
+    motion = other.motion
+    return {
+        "input": {"file": other.name, "sha256": other.volume.sha256, **geometry_record(other.volume)},
+        "acquisition": acquisition_record(other.volume, other.acquisition),
+        "alignment": {
+            "source": "estimate" if other.refined else "header",
+            "misplaced_mm": round(other.misplaced_mm, 3),
+            "shift_mm": motion.shift_mm.round(4).tolist(),
+            "rotation_vector_degrees": motion.vector_degrees.round(4).tolist(),
+            "centre_mm": motion.centre.round(4).tolist(),
+            "matrix": motion.matrix.tolist(),
+        },
+        "gain": other.agreement.gain,
+        "correlation": other.agreement.correlation,
+        "overlap": other.agreement.overlap,
+    }
+
+
+def _sweep_seconds(first: PlacedStack, other: Another) -> float:
+    """Of one application of the operator and one of its adjoint, from a few rows."""
+    piece = other.placed.rows(TIMED_ROWS)
+    operator = piece.seen_from(first.thin)
+    x = torch.ones(first.thin.shape, device=first.stack.slices.device)
+    once = seconds_of(lambda: operator.adjoint(operator.apply(x)), x.device)
+    return once * other.placed.slices.shape[0] / piece.slices.shape[0]
+
+
+def _numbered(progress: Progress, number: int) -> Progress:
+    """The same progress, with the number of the scan in every stage but those of the first."""
+    return progress if number == 1 else lambda stage, done, total: progress(f"{stage}, scan {number}", done, total)
