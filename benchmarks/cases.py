@@ -44,10 +44,15 @@ def case_of(path: Path, cell: str, family: Callable[[float], SliceProfile] = Gau
     """`cell` is thickness|gap in mm."""
     thickness_mm, gap_mm = (float(number) for number in cell.split("|"))
     thin, profile = read_volume(path), family(thickness_mm)
-    axis = int(np.argmax(np.abs(nib.io_orientation(thin.affine)[:, 0] == 2)))
+    axis = superior_axis(thin)
     scan = simulate(thin, profile, gap_mm, axis=axis)
     acquisition = acquisition_of(scan, Sidecar(), axis=axis, profile=profile)
     truth = np.asarray(truth_for(thin, profile, gap_mm, axis).data, np.float32)
     mask = head_mask(truth)
     stack = stack_of(scan, acquisition, thin.voxel_mm[axis])
     return Case(scan, axis, stack, truth, mask, data_range_of(truth, mask))
+
+
+def superior_axis(volume: Volume) -> int:
+    """The array axis closest to the superior-inferior one."""
+    return int(np.argmax(nib.io_orientation(volume.affine)[:, 0] == 2))
