@@ -26,7 +26,7 @@ PROFILES: tuple[SliceProfile, ...] = (
     *(Box(mm) for mm in (3.0, 5.0, 9.0)),
     *(slr(mm) for mm in (3.0, 5.0)),
 )
-SPACINGS_MM = (8.0, 4.0, 2.0)
+SPACINGS_MM = (4.0, 2.0, 8.0)
 Results = dict[str, dict[str, dict[str, Any]]]  # of a case, by each estimator
 
 

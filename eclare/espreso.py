@@ -150,6 +150,7 @@ def espreso(
     ends = [history[-1] for history in histories]
     profile = slice_profile(runs[int(np.argsort(ends)[len(ends) // 2])][-1], source.voxel_mm)
     band = (min(ends), max(ends))
+    shapes = [np.sqrt(_unit().variance_mm2 / family(1.0).variance_mm2) for family in FAMILIES.values()]
     doubts: tuple[str, ...] = ()
     if any(history[-1] < LEAST_GROWTH * history[0] for history in histories):
         doubts = (f"ESPRESO stayed where it starts, {band[0]:.3g} mm: it did not learn; do not trust this number",)
@@ -159,7 +160,7 @@ def espreso(
         fwhm_mm=profile.fwhm_mm,
         sd_mm=float(np.sqrt(profile.variance_mm2)),
         repeatability_mm=band,
-        plausible_mm=band,
+        plausible_mm=(band[0] * float(min(shapes)), band[1] * float(max(shapes))),
         doubts=doubts,
         histories_mm=tuple(tuple(history) for history in histories),
         seconds=time.monotonic() - started,

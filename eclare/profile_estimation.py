@@ -102,7 +102,7 @@ class ProfileTrace:
         repeatability_mm: 5 to 95 % of the estimates from blocks of slices drawn with replacement; for ESPRESO the
             range over seeds.
         plausible_mm: 5 to 95 % of the posterior: repeatability, anatomy and the unknown shape; for ESPRESO, which
-            has none, the repeatability.
+            has none, repeatability and the unknown shape.
         doubts: reasons not to trust the estimate, one line each.
         fit: what was matched, for variograms.
         histories_mm: FWHM while ESPRESO learned, one for each seed.

@@ -119,6 +119,8 @@ def test_it_returns_a_profile_and_how_it_came_to_it(scan):
     assert profile.fwhm_mm == trace.fwhm_mm
     assert [len(history) for history in trace.histories_mm] == [4, 4]
     assert trace.repeatability_mm[0] <= trace.repeatability_mm[1]
+    assert trace.plausible_mm[0] < trace.repeatability_mm[0]  # a gaussian of this standard deviation
+    assert trace.plausible_mm[1] > trace.repeatability_mm[1]  # a box
 
 
 @pytest.mark.slow
