@@ -19,7 +19,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import torch
 from focvs_vs_others import middle_of_head
@@ -33,6 +32,7 @@ from forward_models.stack import Stack, stack_of
 from priors.split import split_by_subject, subject_of
 from throughplane.metrics import head_mask
 from throughplane.sampling import DEFAULT_PRIOR, eclare_untrained, load_sampler
+from throughplane.studies.cases import superior_axis
 
 VOXELS = 20_000
 SHARE = 0.9
@@ -90,7 +90,7 @@ def drawn(folder: Path, path: Path, cell: str, shares: tuple[float, ...], n: int
     """One case, from `folder` where it was drawn before."""
     thickness, gap = (float(number) for number in cell.split("|"))
     thin = middle_of_head(read_volume(path), shares)
-    axis = int(np.argmax(np.abs(nib.io_orientation(thin.affine)[:, 0] == 2)))
+    axis = superior_axis(thin)
     profile = Gaussian(thickness)
     scan = simulate(thin, profile, gap, axis=axis)
     stack = stack_of(scan, acquisition_of(scan, axis=axis, profile=profile), thin.voxel_mm[axis])

@@ -39,6 +39,7 @@ from throughplane.methods import METHODS, learned
 from throughplane.metrics import data_range_of, gradient_distances, head_mask, score
 from throughplane.outputs import json_writer, write_all
 from throughplane.sampling import DEFAULT_PRIOR, eclare_untrained, load_sampler
+from throughplane.studies.cases import superior_axis
 
 SOLVERS: Mapping[str, Callable[..., torch.Tensor]] = {
     "dps": comparison.dps,
@@ -84,7 +85,7 @@ def run_case(path: Path, shares: tuple[float, ...], cell: str, method: str, how:
     """Simulate, reconstruct, score: rows by name."""
     thickness, gap = (float(number) for number in cell.split("|"))
     thin = middle_of_head(read_volume(path), shares)
-    axis = int(np.argmax(np.abs(nib.io_orientation(thin.affine)[:, 0] == 2)))
+    axis = superior_axis(thin)
     profile = Gaussian(thickness)
     scan = simulate(thin, profile, gap, axis=axis)
     stack = stack_of(scan, acquisition_of(scan, axis=axis, profile=profile), thin.voxel_mm[axis])

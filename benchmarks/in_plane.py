@@ -13,7 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import scipy.fft
 import torch
@@ -21,6 +20,7 @@ import torch
 from forward_models import Gaussian, Volume, read_volume, resample, simulate, truth_for
 from throughplane.metrics import data_range_of, head_mask, score
 from throughplane.pipeline import super_resolve
+from throughplane.studies.cases import superior_axis
 
 NOISE = 0.01  # of the brightest
 
@@ -46,7 +46,7 @@ def main() -> None:
 def rows(path: Path, factors: tuple[float, float], cell: str, slab: int, preset: Any) -> Any:
     thickness, gap = (float(number) for number in cell.split("|"))
     thin = read_volume(path)
-    axis = int(np.argmax(nib.io_orientation(thin.affine)[:, 0] == 2))
+    axis = superior_axis(thin)
     spacing, profile = thin.voxel_mm[axis], Gaussian(thickness)
     thin = middle_slab(thin, axis, slab)
     scan = filled_up(simulate(thin, profile, gap, axis=axis), axis, factors, NOISE)

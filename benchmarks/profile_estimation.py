@@ -1,37 +1,70 @@
 """Slice profiles estimated from simulated scans of thin volumes never trained on, and from real scans.
 
-    python benchmarks/profile_estimation.py OUT.json THIN.nii.gz... [--estimator NAME] [--thick SCAN=MM...]
+    python benchmarks/profile_estimation.py OUT.json THIN.nii.gz... [--estimators NAME...] [--thick SCAN=MM...]
         [--table-only]
 
 Every thin volume becomes a scan along the superior-inferior axis with each of 8 profiles at each of 3 spacings that are
 at least half its FWHM. OUT.json is written after every case, and cases in it are not repeated. `--thick` adds real
-scans and the thickness that their protocol says. Table and summary are printed at
-the end.
+scans and the thickness that their protocol says. At the end one table shows the estimators side by side.
 """
 
 import argparse
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 
-from eclare import espreso, estimate_profile
 from forward_models import Box, Gaussian, SliceProfile, Volume, acquisition_of, read_volume, simulate, slr
 from throughplane.outputs import json_writer, write_all
-from throughplane.profile import Estimator
+from throughplane.profile import ESTIMATORS, Estimator
+from throughplane.studies.cases import superior_axis
 
 PROFILES: tuple[SliceProfile, ...] = (
     *(Gaussian(mm) for mm in (2.0, 4.0, 8.0)),
     *(Box(mm) for mm in (3.0, 5.0, 9.0)),
     *(slr(mm) for mm in (3.0, 5.0)),
 )
-SPACINGS_MM = (8.0, 4.0, 2.0)
-ESTIMATORS: dict[str, Estimator] = {
-    "variograms": estimate_profile,
-    "espreso": espreso,
-}
+SPACINGS_MM = (4.0, 2.0, 8.0)
+Results = dict[str, dict[str, dict[str, Any]]]  # of a case, by each estimator
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """A scan made of a thin volume."""
+
+    path: Path
+    profile: SliceProfile
+    spacing_mm: float
+
+    @property
+    def name(self) -> str:
+        return f"{stem(self.path)} {self.profile.name} {self.profile.fwhm_mm:g} | {self.spacing_mm:g}"
+
+    @property
+    def truth_mm(self) -> float:
+        return self.profile.fwhm_mm
+
+    def scan(self) -> tuple[Volume, int | None]:
+        thin = read_volume(self.path)
+        axis = superior_axis(thin)
+        return simulate(thin, self.profile, self.spacing_mm - self.profile.fwhm_mm, axis=axis), axis
+
+
+@dataclass(frozen=True)
+class Real:
+    """A scan, and the thickness that its protocol says."""
+
+    path: Path
+    truth_mm: float
+
+    @property
+    def name(self) -> str:
+        return f"{stem(self.path)} | real"
+
+    def scan(self) -> tuple[Volume, int | None]:
+        return read_volume(self.path), None
 
 
 def main() -> None:
@@ -39,91 +72,89 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("thin", type=Path, nargs="*")
     parser.add_argument("--thick", nargs="*", default=[], help="SCAN=MM")
-    parser.add_argument("--estimator", choices=ESTIMATORS, default="variograms")
+    parser.add_argument("--estimators", nargs="+", choices=ESTIMATORS, default=list(ESTIMATORS))
     parser.add_argument("--table-only", action="store_true")
     arguments = parser.parse_args()
-    estimator = ESTIMATORS[arguments.estimator]
-    results: dict[str, Any] = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
-    for path, spacing, profile in cases(arguments.thin if not arguments.table_only else []):
-        key = f"{path.name.split('.')[0]} {profile.name} {profile.fwhm_mm:g} {spacing:g}"
-        if key not in results:
-            tell(arguments.out, results, key, simulated(path, profile, spacing, estimator))
-    for scan in arguments.thick if not arguments.table_only else []:
-        name, thickness = scan.split("=")
-        key = f"{Path(name).name.split('.')[0]} real {thickness}"
-        if key not in results:
-            tell(arguments.out, results, key, case(read_volume(Path(name)), None, float(thickness), estimator))
-    print(table(results))
+    results: Results = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
+    for case in cases(arguments.thin, arguments.thick) if not arguments.table_only else []:
+        for estimator in arguments.estimators:
+            if estimator not in results.setdefault(case.name, {}):
+                results[case.name][estimator] = judged(case, ESTIMATORS[estimator])
+                write_all({arguments.out: json_writer(results)})
+                print(case.name, estimator, results[case.name][estimator], flush=True)
+    print(table(results, arguments.estimators))
 
 
-def cases(volumes: list[Path]) -> list[tuple[Path, float, SliceProfile]]:
-    """Where the spacing is at least half the FWHM."""
-    return [
-        (path, spacing, profile)
-        for path in volumes
+def cases(thin: list[Path], thick: list[str]) -> list[Simulated | Real]:
+    """Those where the spacing is at least half the FWHM, then the real ones."""
+    grid = [
+        Simulated(path, profile, spacing)
+        for path in thin
         for spacing in SPACINGS_MM
         for profile in PROFILES
         if spacing >= profile.fwhm_mm / 2 * (1 - 1e-6)
     ]
+    return [*grid, *(Real(Path(name), float(mm)) for name, mm in (scan.split("=") for scan in thick))]
 
 
-def tell(out: Path, results: dict[str, Any], key: str, result: dict[str, Any]) -> None:
-    results[key] = result
-    write_all({out: json_writer(results)})
-    print(key, result, flush=True)
+def stem(path: Path) -> str:
+    return path.name.split(".")[0]
 
 
-def simulated(path: Path, profile: SliceProfile, spacing_mm: float, estimator: Estimator) -> dict[str, Any]:
-    thin = read_volume(path)
-    axis = int(np.argmax(np.abs(nib.io_orientation(thin.affine)[:, 0] == 2)))
-    return case(simulate(thin, profile, spacing_mm - profile.fwhm_mm, axis=axis), axis, profile.fwhm_mm, estimator)
-
-
-def case(scan: Volume, axis: int | None, truth_mm: float, estimator: Estimator) -> dict[str, Any]:
+def judged(case: Simulated | Real, estimator: Estimator) -> dict[str, Any]:
     """Estimate and compare."""
+    scan, axis = case.scan()
     acquisition = acquisition_of(scan, axis=axis)
     _, trace = estimator(scan, acquisition)
     return {
         "spacing_mm": round(acquisition.spacing_mm, 3),
-        "truth_mm": truth_mm,
+        "truth_mm": case.truth_mm,
         "fwhm_mm": round(trace.fwhm_mm, 3),
         "repeatability_mm": [round(mm, 2) for mm in trace.repeatability_mm],
         "plausible_mm": [round(mm, 2) for mm in trace.plausible_mm],
         "sd_mm": round(trace.sd_mm, 3),
-        "error": round(trace.fwhm_mm / truth_mm - 1, 4),
+        "error": round(trace.fwhm_mm / case.truth_mm - 1, 4),
         "informative": trace.informative,
         "seconds": round(trace.seconds, 1),
     }
 
 
-def table(results: dict[str, Any]) -> str:
-    """Markdown: a row per case, then the summary."""
-    lines = ["| case | truth | spacing | estimate | repeatability | plausible | error | told |", "|---" * 8 + "|"]
-    for key, row in results.items():
-        bands = (" to ".join(f"{mm:.2f}" for mm in row[name]) for name in ("repeatability_mm", "plausible_mm"))
-        lines.append(
-            f"| {key.rsplit(' ', 1)[0]} | {row['truth_mm']:g} | {row['spacing_mm']:g} | {row['fwhm_mm']:.2f} | "
-            f"{' | '.join(bands)} | {100 * row['error']:+.0f} % | {'yes' if row['informative'] else 'no'} |"
-        )
-    grid = [row for key, row in results.items() if " real " not in key]
-    for name, rows in {
-        "all": grid,
-        **{f"{mm:g} mm apart": [r for r in grid if r["spacing_mm"] == mm] for mm in SPACINGS_MM},
-        "FWHM at least the spacing": [r for r in grid if r["truth_mm"] >= r["spacing_mm"]],
-        "told by the scan": [r for r in grid if r["informative"]],
-    }.items():
-        if rows:
-            lines.append("")
-            lines.append(summary(name, rows))
+def table(results: Results, estimators: list[str]) -> str:
+    """Markdown: a row per case, with FWHM and error of each estimator, * where flagged; then a summary of each."""
+    lines = [f"| case, spacing | truth | {' | '.join(estimators)} |", "|---" * (2 + len(estimators)) + "|"]
+    for name, row in results.items():
+        truth_mm = next(iter(row.values()))["truth_mm"]
+        cells = (told(row[estimator]) if estimator in row else "" for estimator in estimators)
+        lines.append(f"| {name.replace(' |', ',')} | {truth_mm:g} | {' | '.join(cells)} |")
+    lines += ["", f"| | {' | '.join(estimators)} |", "|---" * (1 + len(estimators)) + "|"]
+    done = [row for name, row in results.items() if not name.endswith("real") and all(e in row for e in estimators)]
+    by_estimator = [groups([row[estimator] for row in done]) for estimator in estimators]
+    for name in by_estimator[0]:
+        lines.append(f"| {name} | {' | '.join(summary(found[name]) for found in by_estimator)} |")
     return "\n".join(lines)
 
 
-def summary(name: str, rows: list[dict[str, Any]]) -> str:
+def groups(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    return {
+        "all": rows,
+        **{f"{mm:g} mm apart": [row for row in rows if row["spacing_mm"] == mm] for mm in SPACINGS_MM},
+        "FWHM at least the spacing": [row for row in rows if row["truth_mm"] >= row["spacing_mm"]],
+        "not flagged": [row for row in rows if row["informative"]],
+    }
+
+
+def told(row: dict[str, Any]) -> str:
+    return f"{row['fwhm_mm']:.2f} ({100 * row['error']:+.0f} %){'' if row['informative'] else ' *'}"
+
+
+def summary(rows: list[dict[str, Any]]) -> str:
+    """Cases: median error of the FWHM, share of errors under 20 %, of truths in the plausible range; longest run."""
+    if not rows:
+        return "0"
     errors = np.abs([row["error"] for row in rows])
-    within = np.mean([r["plausible_mm"][0] <= r["truth_mm"] <= r["plausible_mm"][1] for r in rows])
+    within = np.mean([row["plausible_mm"][0] <= row["truth_mm"] <= row["plausible_mm"][1] for row in rows])
     return (
-        f"{name}: {len(rows)} cases, error {100 * np.median(errors):.0f} % in the median, under 20 % in "
-        f"{100 * np.mean(errors < 0.2):.0f} %, truth in the plausible range in {100 * within:.0f} %, at most "
+        f"{len(rows)}: {100 * np.median(errors):.0f} %, {100 * np.mean(errors < 0.2):.0f} %, {100 * within:.0f} %; "
         f"{max(row['seconds'] for row in rows):.0f} s"
     )
 

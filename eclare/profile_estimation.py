@@ -102,7 +102,7 @@ class ProfileTrace:
         repeatability_mm: 5 to 95 % of the estimates from blocks of slices drawn with replacement; for ESPRESO the
             range over seeds.
         plausible_mm: 5 to 95 % of the posterior: repeatability, anatomy and the unknown shape; for ESPRESO, which
-            has none, the repeatability.
+            has none, repeatability and the unknown shape.
         doubts: reasons not to trust the estimate, one line each.
         fit: what was matched, for variograms.
         histories_mm: FWHM while ESPRESO learned, one for each seed.
@@ -214,7 +214,7 @@ def estimate_profile(
     counts = np.stack([np.bincount(draw, minlength=BLOCKS) for draw in draws]).astype(float)
     repeats = np.exp(inference.mean_log_width(inference.posterior(counts)))
     shares = posterior.reshape(len(FAMILIES), -1)
-    profile = _mixture(float(np.exp(inference.mean_log_width(posterior[None])[0])), shares.sum(axis=1))
+    profile = mixture(float(np.exp(inference.mean_log_width(posterior[None])[0])), shares.sum(axis=1))
     low, high = np.percentile(repeats, [5, 95])
     uncertain = max(inference.sd_log_width(posterior), float(np.log(repeats).std()))
     progress("profile", 3, 3)
@@ -242,7 +242,7 @@ def _measured(
     slices = scaled_slices(volume, order)[0].numpy()
     in_plane_mm = (volume.voxel_mm[order.axes[0]], volume.voxel_mm[order.axes[1]])
     steps = lags_for(count, spacing, config)
-    even = _equalised(slices, in_plane_mm, spacing, config)
+    even = equalised(slices, in_plane_mm, spacing, config.equalise_mm)
     return _spectra(even, in_plane_mm, steps * spacing, steps, config), steps * spacing
 
 
@@ -274,8 +274,8 @@ def _widths(voxel_mm: float, spacing_mm: float, config: ProfileConfig) -> Float[
     return np.geomspace(narrowest, widest, CANDIDATES)
 
 
-def _equalised(
-    slices: Float[np.ndarray, "a b k"], in_plane_mm: tuple[float, float], spacing_mm: float, config: ProfileConfig
+def equalised(
+    slices: Float[np.ndarray, "a b k"], in_plane_mm: tuple[float, float], spacing_mm: float, reach_mm: float
 ) -> Float[np.ndarray, "a b k"]:
     """Slices less their local mean, over the root mean square of their in-plane gradient nearby, tapered.
 
@@ -284,7 +284,7 @@ def _equalised(
     """
     energy = sum(np.gradient(slices, mm, axis=axis) ** 2 for axis, mm in enumerate(in_plane_mm))
     assert isinstance(energy, np.ndarray)
-    sigma = [config.equalise_mm / mm for mm in (*in_plane_mm, spacing_mm)]
+    sigma = [reach_mm / mm for mm in (*in_plane_mm, spacing_mm)]
     local = gaussian_filter(energy, sigma, mode="nearest")
     busy = local[local > 0.05 * local.max()]
     if busy.size == 0:
@@ -451,7 +451,7 @@ def _nuisance(
     return np.kron(np.where(np.eye(axes) > 0, 1.0, config.shared_ratio), one_axis)
 
 
-def _mixture(fwhm_mm: float, shares: Float[np.ndarray, " family"]) -> Sampled:
+def mixture(fwhm_mm: float, shares: Float[np.ndarray, " family"]) -> Sampled:
     """The families in these shares, each with this full width at half maximum, sampled."""
     step = fwhm_mm / SAMPLES_PER_FWHM
     reach = int(np.ceil(1.6 * SAMPLES_PER_FWHM))

@@ -380,7 +380,7 @@ def profile(
     plot
         A picture of the profile and of what it was fitted to: .png.
     estimator
-        variograms, in seconds, or espreso, the published adversarial one, in tens of minutes.
+        variograms, in seconds, or espreso, after the published adversarial one, in half a minute.
     axis
         Array axis of the slices: 0, 1 or 2. By default the one with the largest voxels.
     volume

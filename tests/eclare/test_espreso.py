@@ -1,5 +1,7 @@
 """ESPRESO: the constraints on the profile hold by construction, and what the discriminator compares is comparable."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,6 @@ from eclare.espreso import (
     PatchSource,
     at_ends,
     cubic_weights,
-    off_peak,
     slice_profile,
 )
 from forward_models import (
@@ -30,7 +31,7 @@ from forward_models.profiles import integrate, thin_to_thick
 from tests.conftest import nib_image
 from tests.eclare.test_profile_estimation import texture
 
-QUICK = EspresoConfig(warm_up=2, steps=3, batch=2, seeds=2)
+QUICK = EspresoConfig(warm_up=2, steps=3, batch=8, seeds=2)
 
 
 def taps_of(profile) -> torch.Tensor:
@@ -54,13 +55,17 @@ def test_proposed_profiles_are_positive_symmetric_and_sum_to_one():
     assert torch.equal(taps, taps.flip(0))
 
 
-def test_penalties_are_nothing_for_a_narrow_peak_and_something_for_wide_or_hollow_ones():
-    narrow, wide, hollow = taps_of(Gaussian(4.0)), torch.full((TAPS,), 1 / TAPS), taps_of(Gaussian(4.0)).roll(4)
-    hollow = (hollow + hollow.flip(0)) / 2
-    assert float(at_ends(narrow)) < 1e-6
-    assert float(at_ends(wide)) == pytest.approx(4 / TAPS)
-    assert float(off_peak(narrow)) == 0
-    assert float(off_peak(hollow)) > 0.1
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_proposed_profiles_are_log_concave(seed):
+    taps = Generator(torch.Generator().manual_seed(seed))().detach()
+    spike_on_a_pedestal = torch.tensor([0.1, 0.1, 0.6, 0.1, 0.1])
+    assert taps.log().diff(n=2).max() < 1e-4  # rounding
+    assert spike_on_a_pedestal.log().diff(n=2).max() > 1
+
+
+def test_the_penalty_is_nothing_for_a_narrow_profile_and_something_for_a_wide_one():
+    assert float(at_ends(taps_of(Gaussian(4.0)))) < 1e-6
+    assert float(at_ends(torch.full((TAPS,), 1 / TAPS))) == pytest.approx(4 / TAPS)
 
 
 def test_the_discriminator_sees_lines_only():
@@ -78,29 +83,57 @@ def test_lines_are_sampled_where_slices_lie():
         assert weights @ voxels.centres_mm**power == pytest.approx(slices.centres_mm**power, abs=1e-3)
 
 
+@pytest.mark.parametrize("spacing_mm", [2.0, 4.0])
+def test_integer_ratios_need_no_interpolation(scan, spacing_mm):
+    thin = replace(scan, data=scan.data, affine=scan.affine @ np.diag([1, 1, spacing_mm / 4, 1]))
+    weights = PatchSource.of(thin, acquisition_of(thin)).sample
+    assert weights.max(dim=1).values.numpy() == pytest.approx(1.0, abs=1e-4)
+
+
 @pytest.mark.parametrize(("profile", "alike"), [(Gaussian(5.0), True), (Gaussian(1.4), False), (Gaussian(9.0), False)])
 def test_fake_lines_vary_like_real_ones_for_the_true_profile_alone(scan, profile, alike):
-    source = PatchSource.of(scan, acquisition_of(scan))
-    patches = source.draw(400, torch.Generator().manual_seed(0))
-    fake, real = source.lines(patches, taps_of(profile))
+    fake, real = lines_of(scan, profile)
     ratio = float(fake.diff(dim=1).square().mean() / real.diff(dim=1).square().mean())
     assert (abs(np.log(ratio)) < 0.15) == alike  # one random field varies by some per cent between axes
 
 
+def test_detail_is_as_large_as_the_discriminator_needs_it_however_faint_it_is_in_the_scan(scan):
+    faint = replace(scan, data=np.asarray(5000 + scan.data, np.float32))
+    for volume in (scan, faint):
+        assert float(lines_of(volume, Gaussian(1.4))[0].diff(dim=1).square().mean().sqrt()) > 0.5
+
+
+def lines_of(volume, profile) -> tuple[torch.Tensor, torch.Tensor]:
+    """4000 fake lines and as many real ones."""
+    source, generator = PatchSource.of(volume, acquisition_of(volume)), torch.Generator().manual_seed(0)
+    return source.fake(4000, taps_of(profile), generator), source.real(4000, 4, taps_of(profile), generator)
+
+
 @pytest.mark.parametrize("profile", [Gaussian(5.0), slr(5.0), Box(6.0)], ids=lambda profile: profile.name)
-def test_the_kernel_found_is_turned_into_the_profile_it_comes_from(profile):
+def test_the_kernel_found_is_turned_into_a_profile_as_wide_as_the_one_it_comes_from(profile):
     assert slice_profile(taps_of(profile), 1.0).variance_mm2 == pytest.approx(profile.variance_mm2, rel=0.08)
 
 
 def test_it_returns_a_profile_and_how_it_came_to_it(scan):
     profile, trace = espreso(scan, config=QUICK)
     assert profile.fwhm_mm == trace.fwhm_mm
-    assert [len(history) for history in trace.histories_mm] == [3, 3]
+    assert [len(history) for history in trace.histories_mm] == [4, 4]
     assert trace.repeatability_mm[0] <= trace.repeatability_mm[1]
+    assert trace.plausible_mm[0] < trace.repeatability_mm[0]  # a gaussian of this standard deviation
+    assert trace.plausible_mm[1] > trace.repeatability_mm[1]  # a box
+
+
+@pytest.mark.slow
+def test_wider_slices_give_wider_profiles():
+    thin = volume_from_image(nib_image(texture((100, 104, 96))), None)
+    for fwhm_mm in (3.0, 7.0):
+        _, trace = espreso(simulate(thin, Gaussian(fwhm_mm), 4.0 - fwhm_mm, axis=2))
+        assert trace.fwhm_mm == pytest.approx(fwhm_mm, rel=0.35)  # the two lie further apart than that
+        assert trace.informative
 
 
 def test_a_profile_that_never_left_its_start_is_not_trusted(scan):
-    _, trace = espreso(scan, config=EspresoConfig(steps=1, batch=2))
+    _, trace = espreso(scan, config=EspresoConfig(steps=1, batch=8))
     assert not trace.informative
     assert "did not learn" in trace.doubts[0]
 
@@ -108,10 +141,9 @@ def test_a_profile_that_never_left_its_start_is_not_trusted(scan):
 def test_the_same_seed_gives_the_same_profile_and_the_global_generator_is_left_alone(scan):
     state = torch.random.get_rng_state()
     first, second, other = (
-        espreso(scan, config=QUICK, generator=torch.Generator().manual_seed(seed))[0].weights for seed in (1, 1, 2)
+        espreso(scan, config=QUICK, generator=torch.Generator().manual_seed(seed))[0].fwhm_mm for seed in (1, 1, 2)
     )
-    assert np.array_equal(first, second)
-    assert not np.array_equal(first, other)
+    assert first == second != other
     assert torch.equal(torch.random.get_rng_state(), state)
 
 

@@ -16,7 +16,7 @@ from tests.eclare.test_profile_estimation import texture
 from throughplane.cli import main
 from throughplane.profile import ESTIMATORS, with_thickness_found
 
-quick_espreso = partial(espreso, config=EspresoConfig(warm_up=2, steps=3, batch=2, seeds=1))
+quick_espreso = partial(espreso, config=EspresoConfig(warm_up=2, steps=3, batch=8, seeds=1))
 
 
 @pytest.fixture(scope="module")
