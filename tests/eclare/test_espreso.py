@@ -123,15 +123,6 @@ def test_it_returns_a_profile_and_how_it_came_to_it(scan):
     assert trace.plausible_mm[1] > trace.repeatability_mm[1]  # a box
 
 
-@pytest.mark.slow
-def test_wider_slices_give_wider_profiles():
-    thin = volume_from_image(nib_image(texture((100, 104, 96))), None)
-    for fwhm_mm in (3.0, 7.0):
-        _, trace = espreso(simulate(thin, Gaussian(fwhm_mm), 4.0 - fwhm_mm, axis=2))
-        assert trace.fwhm_mm == pytest.approx(fwhm_mm, rel=0.35)  # the two lie further apart than that
-        assert trace.informative
-
-
 def test_a_profile_that_never_left_its_start_is_not_trusted(scan):
     _, trace = espreso(scan, config=EspresoConfig(steps=1, batch=8))
     assert not trace.informative
