@@ -21,18 +21,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from focvs_vs_others import middle_of_head
+from focvs_vs_others import middle_case
 from scipy import optimize, stats
 
 import eclare
 import focvs
 from focvs.spread import SpreadFit
-from forward_models import Gaussian, acquisition_of, read_volume, simulate, truth_for
-from forward_models.stack import Stack, stack_of
+from forward_models.stack import Stack
 from priors.split import split_by_subject, subject_of
-from throughplane.metrics import head_mask
 from throughplane.sampling import DEFAULT_PRIOR, eclare_untrained, load_sampler
-from throughplane.studies.cases import superior_axis
 
 VOXELS = 20_000
 SHARE = 0.9
@@ -88,19 +85,12 @@ def main() -> None:
 
 def drawn(folder: Path, path: Path, cell: str, shares: tuple[float, ...], n: int, preset: str, prior: Path) -> Drawn:
     """One case, from `folder` where it was drawn before."""
-    thickness, gap = (float(number) for number in cell.split("|"))
-    thin = middle_of_head(read_volume(path), shares)
-    axis = superior_axis(thin)
-    profile = Gaussian(thickness)
-    scan = simulate(thin, profile, gap, axis=axis)
-    stack = stack_of(scan, acquisition_of(scan, axis=axis, profile=profile), thin.voxel_mm[axis])
-    whole = truth_for(thin, profile, gap, axis)
-    truth = np.ascontiguousarray(stack.order.apply(np.asarray(whole.data, np.float32))) / stack.scale
+    stack, truth, mask = middle_case(path, shares, cell)
     name = f"{path.name.split('.')[0]} {cell}"
     kept = folder / f"{name.replace(' ', '_').replace('|', '-')}_{preset}_{n}_{'-'.join(map(str, shares))}.npy"
     if not kept.exists():
         np.save(kept, draws(stack, n, preset, prior))
-    return Drawn(name, stack, truth, head_mask(truth), np.load(kept).astype(np.float32))
+    return Drawn(name, stack, truth, mask, np.load(kept).astype(np.float32))
 
 
 def draws(stack: Stack, n: int, preset: str, folder: Path) -> np.ndarray:

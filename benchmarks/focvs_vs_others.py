@@ -31,15 +31,16 @@ from scipy import stats
 import eclare
 import focvs
 from focvs import comparison
-from forward_models import Gaussian, Volume, acquisition_of, read_volume, simulate, truth_for
+from forward_models import Volume, read_volume
 from forward_models.progress import silent
-from forward_models.stack import Stack, stack_of
+from forward_models.stack import Stack
 from throughplane.device import Stopwatch, peak_memory_bytes
 from throughplane.methods import METHODS, learned
 from throughplane.metrics import data_range_of, gradient_distances, head_mask, score
 from throughplane.outputs import json_writer, write_all
 from throughplane.sampling import DEFAULT_PRIOR, eclare_untrained, load_sampler
-from throughplane.studies.cases import superior_axis
+from throughplane.studies.cases import case_of
+from throughplane.studies.records import Degradation
 
 SOLVERS: Mapping[str, Callable[..., torch.Tensor]] = {
     "dps": comparison.dps,
@@ -83,15 +84,7 @@ def main() -> None:
 
 def run_case(path: Path, shares: tuple[float, ...], cell: str, method: str, how: Named) -> dict[str, Named]:
     """Simulate, reconstruct, score: rows by name."""
-    thickness, gap = (float(number) for number in cell.split("|"))
-    thin = middle_of_head(read_volume(path), shares)
-    axis = superior_axis(thin)
-    profile = Gaussian(thickness)
-    scan = simulate(thin, profile, gap, axis=axis)
-    stack = stack_of(scan, acquisition_of(scan, axis=axis, profile=profile), thin.voxel_mm[axis])
-    whole = truth_for(thin, profile, gap, axis)
-    truth = np.ascontiguousarray(stack.order.apply(np.asarray(whole.data, np.float32))) / stack.scale
-    mask = head_mask(truth)
+    stack, truth, mask = middle_case(path, shares, cell)
     clock = Stopwatch()
     found = reconstruct(stack, method, how)
     seconds = clock.seconds
@@ -102,6 +95,17 @@ def run_case(path: Path, shares: tuple[float, ...], cell: str, method: str, how:
         rows[f"focvs mean of {how['samples']}"]["covered"] = covered(truth, found["focvs all"], mask)
         rows["focvs sample"]["seconds"] = round(seconds / how["samples"], 1)
     return rows
+
+
+def middle_case(path: Path, shares: tuple[float, ...], cell: str) -> tuple[Stack, np.ndarray, np.ndarray]:
+    """The middle of a head as a scan, its truth and the head mask of that: in working order and the stack's units."""
+    thickness_mm, gap_mm = (float(number) for number in cell.split("|"))
+    case = case_of(middle_of_head(read_volume(path), shares), Degradation(thickness_mm, gap_mm, "gaussian"))
+    truth, mask = (
+        np.ascontiguousarray(case.stack.order.apply(array))
+        for array in (np.asarray(case.truth.data, np.float32), case.mask)
+    )
+    return case.stack, truth / case.stack.scale, mask
 
 
 def reconstruct(stack: Stack, method: str, how: Named) -> dict[str, torch.Tensor]:
