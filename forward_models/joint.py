@@ -112,8 +112,7 @@ def joint_total_variation(
     """The thin volume of least total variation that explains every scan: `total_variation_inverse` for several.
 
     Each further scan adds a dual variable that pulls A_k x towards y_k until only its noise is left; the first scan
-    stays a projection. Because the
-    pull is slow, `jointly_consistent` has the last word.
+    stays a projection. Because the pull is slow, `jointly_consistent` has the last word.
     """
     y, selection = stack.slices, stack.selection
     weights = [selection.thin.spacing_mm / spacing for spacing in (*stack.in_plane_mm, selection.thin.spacing_mm)]
