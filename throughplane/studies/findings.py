@@ -25,7 +25,7 @@ class Group:
     def title(self) -> str:
         """Profile and noise in words."""
         noise = f"noise of {100 * self.noise_sd:g} % of the data range" if self.noise_sd else "no noise added"
-        return f"{self.profile} profile, {noise}"
+        return f"profile {self.profile}, {noise}"
 
     @property
     def slug(self) -> str:

@@ -121,7 +121,7 @@ def test_captions_say_where_numbers_come_from(text):
     assert len(charts) == 5
     for caption in charts:
         assert "ask: head" in caption
-    assert "gaussian profile" in charts[0]
+    assert "profile gaussian" in charts[0]
     assert "0.1 to 99.9 %" in charts[0]
 
 
@@ -199,7 +199,7 @@ def test_a_table_for_a_readme_is_printed_and_nothing_written(tmp_path, capsys):
     write_synthetic(tmp_path, study_of())
     before = made(tmp_path)
     assert main(["compare-report", str(tmp_path), "--readme"]) == 0
-    assert capsys.readouterr().out.startswith("Gaussian profile, no noise added:\n\n| thickness\\|gap, mm |")
+    assert capsys.readouterr().out.startswith("Profile gaussian, no noise added:\n\n| thickness\\|gap, mm |")
     assert made(tmp_path) == before
 
 
