@@ -52,7 +52,7 @@ def averaged(x: Float[Tensor, "a b z"], voxel_mm: tuple[float, float, float]) ->
 
 
 HEAD_2D = SpreadFit(
-    gain=0.745,
-    growth=1.11,
-    prior_sha256="951e974ffbb7c5fbfb2b450c4fe72b0d3e925aa0613b83863c5a14e2a088adf3",
+    gain=0.646,
+    growth=1.15,
+    prior_sha256="03be2697985ce73ca63f5d0d7f3097a81e29b2df321fe3a9ad4fce26713cd1d2",
 )
