@@ -23,6 +23,7 @@ from throughplane.pipeline import Acquired, How, carry_out, expected_seconds, pl
 from throughplane.terminal import duration
 
 SMALL = replace(eclare.PRESETS["fast"], steps=60, channels=16, blocks=2, patch_width=32, patch_slices=8, check_every=30)
+UNNOTICED_SECONDS = 0.5  # a run that is over at once may take several times what was announced
 
 
 @pytest.fixture
@@ -53,13 +54,14 @@ def planned_for(shape: tuple[int, int, int], method: str, preset: str | None = N
 )
 def test_the_time_announced_holds_within_a_factor_of_two(method, preset, shape):
     planned = planned_for(shape, method, preset)
-    ratios = []
+    tries = []
     for _ in range(3):  # where the machine is busy, one of them can be disturbed
-        expected = expected_seconds(planned)
-        ratios.append(carry_out(planned).record["seconds"] / expected)
-        if 0.5 < ratios[-1] < 2:
+        announced = expected_seconds(planned)
+        took = carry_out(planned).record["seconds"]
+        if announced / 2 - UNNOTICED_SECONDS < took < 2 * announced + UNNOTICED_SECONDS:
             return
-    pytest.fail(f"took {ratios} times what was announced")
+        tries.append((announced, took))
+    pytest.fail(f"seconds announced and taken: {tries}")
 
 
 @pytest.mark.usefixtures("processor_seconds")
