@@ -24,15 +24,24 @@ def residual_record(
     left: Float64[np.ndarray, "i j k"], scan: Shaped[np.ndarray, "i j k"], noise: float, selection: SliceSelection
 ) -> dict[str, Any]:
     """Root mean square of W x - y in image units, relative to the scan and to its noise; what W is like."""
+    return {
+        **size_record(left, scan, noise),
+        "condition_of_w": selection.condition,
+        "damping": selection.damping,
+        "mismatch_left_at_most": selection.mismatch_left,
+    }
+
+
+def size_record(
+    left: Float64[np.ndarray, "..."], scan: Shaped[np.ndarray, "..."], noise: float
+) -> dict[str, float | None]:
+    """Root mean square of W x - y in image units, relative to the scan and to its noise."""
     rms = root_mean_square(left)
     return {
         "rms": rms,
         "relative_to_scan": rms / root_mean_square(scan),
         "noise_sd": noise,
         "relative_to_noise": rms / noise if noise else None,
-        "condition_of_w": selection.condition,
-        "damping": selection.damping,
-        "mismatch_left_at_most": selection.mismatch_left,
     }
 
 

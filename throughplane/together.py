@@ -21,7 +21,7 @@ from forward_models.stack import Stack, stack_of
 from forward_models.timing import seconds_of
 from throughplane.inspection import acquisition_record, geometry_record
 from throughplane.methods import Method, MethodName, Outcome, Preset
-from throughplane.residual import root_mean_square
+from throughplane.residual import size_record
 
 LEAST_CORRELATION = 0.6  # other contrasts of one head reach 0.54, one contrast in four positions 0.82 and more
 DOUBTFUL_CORRELATION = 0.8
@@ -187,16 +187,10 @@ def explained(
     seen = operator.apply(torch.from_numpy(x.astype(np.float64))).numpy() * other.agreement.gain
     left = np.where(counted, seen - measured, 0.0)
     noise = noise_sd(stack.slices) * stack.scale
-    rms = root_mean_square(left[counted])
     acquisition = other.acquisition
     in_file = np.ascontiguousarray(stack.order.undo(left))
     image = other.volume.on_grid(in_file, acquisition.axis, acquisition.slices).image()
-    residual = {
-        "rms": rms,
-        "relative_to_scan": rms / root_mean_square(measured[counted]),
-        "noise_sd": noise,
-        "relative_to_noise": rms / noise if noise else None,
-    }
+    residual = size_record(left[counted], measured[counted], noise)
     return {**_described(other), "share_counted": operator.share_counted, "residual": residual}, image
 
 

@@ -7,12 +7,12 @@ import numpy as np
 from eclare import ProfileConfig, ProfileTrace, estimate_profile
 from forward_models import Acquisition, Gaussian, InputRefused, Source, Volume
 from forward_models.acquisition import Sources
+from forward_models.profiles import FWHM_PER_SIGMA
 
 COARSE_MM, FINE_MM = 4.0, 2.0  # between the slices that are compared
 BLENDED = 1.5  # from the coarse step to this many times as much, the answer passes from one to the other
 EXPECTED_VOXELS, EXPECTED_SD = 2.5, 1.5  # width, and of its logarithm: wide enough to leave the answer to the volume
 SHARP_VOXELS = 2.0  # no wider than this is an answer, although the widths searched end near
-FWHM_PER_SD = float(np.sqrt(8 * np.log(2)))
 
 
 def effective_fwhm_mm(volume: Volume, axis: int) -> float | None:
@@ -31,7 +31,7 @@ def effective_fwhm_mm(volume: Volume, axis: int) -> float | None:
     sharp_mm = SHARP_VOXELS * max(volume.voxel_mm)
     if fine is None or any(t.doubts and t.plausible_mm[1] > sharp_mm for t in (coarse if share > 0 else fine, fine)):
         return None
-    return FWHM_PER_SD * fine.sd_mm ** (1 - share) * coarse.sd_mm**share
+    return FWHM_PER_SIGMA * fine.sd_mm ** (1 - share) * coarse.sd_mm**share
 
 
 def _estimate(volume: Volume, axis: int, step_mm: float) -> ProfileTrace | None:
