@@ -10,6 +10,7 @@ robust maximum). --write-card puts the table into the checkpoint's model card.
 
 import argparse
 import json
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +24,7 @@ from torch import Tensor
 from forward_models import InputRefused
 from priors.card import add_evaluation
 from priors.checkpoint import load_checkpoint
-from priors.data import read_scan
+from priors.data import HEAD_LEVEL, HeadScan, read_scan
 from priors.planes import Plane
 from priors.split import find_scans, split_by_subject, subject_of
 from priors.validation import SIGMAS, FixedSlice, denoising_psnr, fixed_slices
@@ -39,6 +40,8 @@ TUNING_SHARES = (0.5,)
 TUNING_EVERY = 4  # of these slices: three per scan, so another plane each time
 WHOLE_HEADS = ("uih2",)  # of the validation subjects; the others are brains
 LEAST_GAIN_DB = 1.5
+BLOCK = 12  # voxels, for the noise of a scan itself
+FLATTEST = 0.1  # of the blocks: little but noise is in them
 
 
 def nl_means(strength: float, patch_size: int) -> Denoise:
@@ -101,14 +104,47 @@ def scores_of(
     return scores
 
 
-def rows(scores: dict[float, dict[str, tuple[float, ...]]], slices: tuple[FixedSlice, ...]) -> Table:
-    """Means per scan, per plane and over all slices, each at every noise level."""
+def own_noise(scan: HeadScan) -> float:
+    """Standard deviation of the noise in the scan: of its diagonal Haar coefficients in the flattest blocks of tissue.
+
+    Too low rather than too high: the flattest blocks are so by chance, too.
+    """
+    a, b, c = (n // (2 * BLOCK) * 2 * BLOCK for n in scan.voxels.shape)
+    voxels = scan.voxels[:a, :b, :c].float()
+    corners = [voxels[i::2, j::2] for i in (0, 1) for j in (0, 1)]
+    diagonal = (corners[0] - corners[1] - corners[2] + corners[3]) / 2
+    tissue = torch.stack([corner > HEAD_LEVEL for corner in corners]).all(dim=0)
+    sides = (BLOCK // 2, BLOCK // 2, BLOCK)
+    full = _blocks(tissue, sides).all(dim=1)
+    return float(torch.quantile(_blocks(diagonal, sides)[full].std(dim=1), FLATTEST))
+
+
+def _blocks(x: Tensor, sides: tuple[int, int, int]) -> Tensor:
+    for axis, side in enumerate(sides):
+        x = x.unfold(axis, side, side)
+    return x.reshape(-1, math.prod(sides))
+
+
+def avoidable_gain(ours: float, best: float, noise: float, sigma: float) -> float:
+    """Gain in dB of one PSNR over another when the error that nobody can avoid is taken from both."""
+    unavoidable = (noise * sigma) ** 2 / (noise**2 + sigma**2)
+    left = [10 ** (-psnr / 10) - unavoidable for psnr in (ours, best)]
+    return 10 * math.log10(left[1] / left[0]) if min(left) > 0 else math.inf
+
+
+def rows(
+    scores: dict[float, dict[str, tuple[float, ...]]], slices: tuple[FixedSlice, ...], noises: dict[str, float]
+) -> Table:
+    """Means per scan, per plane and over all slices, each at every noise level; `noises` are those of the scans."""
     table: Table = []
     for group, inside in _groups(slices).items():
+        noise = mean(noises[slices[i].scan] for i in inside)
         for sigma, by_method in scores.items():
             means = {name: round(mean(values[i] for i in inside), 2) for name, values in by_method.items()}
-            gain = means["prior"] - max(value for name, value in means.items() if name != "prior")
-            table.append({"slices": group, "sigma": sigma, **means, "gain": round(gain, 2)})
+            best = max(value for name, value in means.items() if name != "prior")
+            avoidable = avoidable_gain(means["prior"], best, noise, sigma)
+            gains = {"gain": round(means["prior"] - best, 2), "avoidable gain": round(avoidable, 2)}
+            table.append({"slices": group, "own noise": round(noise, 3), "sigma": sigma, **means, **gains})
     return table
 
 
@@ -151,12 +187,13 @@ def main() -> None:
         raise InputRefused(f"{args.checkpoint} was trained on {', '.join(sorted(seen))}; validate on other subjects")
     train = fixed_slices(tuple(read_scan(path) for path in paths if subject_of(path) not in held_out), TUNING_SHARES)
     train = train[::TUNING_EVERY]
-    slices = fixed_slices(tuple(read_scan(path) for path in paths if subject_of(path) in held_out))
+    validation = tuple(read_scan(path) for path in paths if subject_of(path) in held_out)
+    slices = fixed_slices(validation)
     began = time.perf_counter()
     chosen = {sigma: tuned(train, sigma) for sigma in SIGMAS}
     with torch.inference_mode():
         scores = {sigma: scores_of(checkpoint.prior.denoise, slices, sigma, chosen[sigma]) for sigma in SIGMAS}
-    table = rows(scores, slices)
+    table = rows(scores, slices, {scan.name: own_noise(scan) for scan in validation})
     settings = [f"sigma {sigma:g}: " + "; ".join(names.values()) for sigma, names in chosen.items()]
     print("\n\n".join((markdown(table), verdict(table), "\n".join(settings))))
     seconds, step = time.perf_counter() - began, checkpoint.config["reached"]["step"]

@@ -6,7 +6,7 @@ from statistics import mean
 import pytest
 import torch
 
-from benchmarks.prior_denoising import CLASSICAL, rows, tuned, verdict
+from benchmarks.prior_denoising import CLASSICAL, avoidable_gain, own_noise, rows, tuned, verdict
 from priors.planes import Plane
 from priors.validation import FixedSlice, denoising_psnr, fixed_slices, head_psnr, mean_psnr_by_sigma
 from tests.priors.conftest import TINY
@@ -56,6 +56,22 @@ def blocks():
     return FixedSlice("blocks", "T1w", Plane.AXIAL, clean, torch.ones(64, 64, dtype=torch.bool), noise)
 
 
+@pytest.mark.parametrize("added", [0.0, 0.03])
+def test_the_noise_of_a_scan_itself_is_found_where_tissue_is_flat(corpus, added):
+    flat = torch.full((48, 48, 48), 0.5)
+    flat[20:28] = torch.rand(8, 48, 48, generator=torch.Generator().manual_seed(0))  # busy tissue between
+    noisy = (flat + added * torch.randn(flat.shape, generator=torch.Generator().manual_seed(1))).half()
+    found = own_noise(replace(corpus.validation[0], voxels=noisy))
+    assert found == pytest.approx(added, rel=0.08, abs=5e-4)
+
+
+def test_a_gain_is_larger_in_what_can_be_avoided():
+    """Sum of variances: the noise of the scan leaves 0.5 here, the better method 0.25 more and the other one 0.5."""
+    ours, best = (-10 * torch.log10(torch.tensor(mse)).item() for mse in (0.75, 1.0))
+    assert avoidable_gain(ours, best, 1.0, 1.0) == pytest.approx(10 * torch.log10(torch.tensor(2.0)).item(), rel=1e-5)
+    assert avoidable_gain(ours, best, 0.0, 1.0) == pytest.approx(ours - best)
+
+
 @pytest.mark.parametrize("method", list(CLASSICAL))
 def test_classical_denoisers_denoise_at_the_setting_that_tuning_finds(method):
     chosen = tuned((blocks(),), 0.1)[method]
@@ -66,7 +82,8 @@ def test_classical_denoisers_denoise_at_the_setting_that_tuning_finds(method):
 
 def test_the_table_has_means_per_scan_and_plane_and_names_the_gain_over_the_best_of_the_others():
     whole = replace(blocks(), scan="uih2_T1w.nii.gz", plane=Plane.CORONAL)
-    table = rows({0.1: {"prior": (30.0, 32.0), "a": (27.0, 27.0), "b": (29.0, 31.0)}}, (blocks(), whole))
+    noises = {"blocks": 0.0, "uih2_T1w.nii.gz": 0.0}
+    table = rows({0.1: {"prior": (30.0, 32.0), "a": (27.0, 27.0), "b": (29.0, 31.0)}}, (blocks(), whole), noises)
     means = {row["slices"]: (row["prior"], row["gain"]) for row in table}
     assert means == {
         "T1w, brain, blocks": (30.0, 1.0),
