@@ -65,7 +65,7 @@ def explaining_all(others: Sequence[Measured], in_full_at: float) -> Consistency
 
     Args:
         others: what further scans measured of x0, on the grid of x0.
-        in_full_at: noise level from which on the problem is solved; that of the last step, or higher.
+        in_full_at: noise level at and below which the problem is solved; that of the last step, or higher.
     """
 
     def step(

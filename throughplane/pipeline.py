@@ -232,8 +232,8 @@ def super_resolve(
 
     Args:
         scan: path of a .nii, .nii.gz or .mgz file (its JSON sidecar is read too), or a nibabel image.
-        others: further scans of the same head in the same contrast, which the volume shall explain too; for `eclare`
-            and `inverse`. Their own sidecars say how they were acquired; all other arguments describe `scan`.
+        others: further scans of the same head in the same contrast, which the volume shall explain too; for `eclare`,
+            `focvs` and `inverse`. Their own sidecars say how they were acquired; all other arguments describe `scan`.
         align: refine where the others lie; by default their headers say it.
         method: `eclare` learns from the scan itself, as does its predecessor `smore`; `focvs` samples a trained prior,
             `inverse` regularises, `cubic` interpolates.

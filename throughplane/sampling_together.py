@@ -72,12 +72,12 @@ def said_by_all(
     Every scan has voxels of the size that `stack`, the first, is given in.
     """
     first = placed_within(lattice, stack)
-    theirs = []
+    own, theirs = eclare_untrained(taught, stack, progress), []
     for number, other in enumerate(others, start=2):
         seen = starting_stack(stack, other)
         thin = eclare_untrained(taught, seen.to(stack.slices.device), numbered(progress, number))
         theirs.append((other, placed_within(other.placed.slices, seen).thin, thin))
-    x = averaged(first, eclare_untrained(taught, stack, progress), theirs)
+    x = averaged(first, own, theirs)
     return jointly_consistent(x, stack.slices, stack.selection, measured_from(first, others)).x
 
 
