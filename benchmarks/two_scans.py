@@ -1,7 +1,8 @@
 """Two scans of one head beside either alone, on simulated scans of volumes never trained on.
 
     python benchmarks/two_scans.py OUT.json THIN.nii.gz... [--cells 5|0,4|1,8|0] [--pairs axial+sagittal,axial+coronal]
-        [--methods inverse,eclare] [--preset instant] [--crop 96] [--misplaced "5|0 axial+sagittal"] [--threads 1]
+        [--methods inverse,eclare] [--preset instant] [--samples 1] [--crop 96] [--misplaced "5|0 axial+sagittal"]
+        [--threads 1]
 
 Both scans are simulated from the same thin volume with a gaussian profile; the first is always axial. `--crop` takes a
 box of so many voxels around the middle of the head first. Scores are those of the thin volume on the grid of the axial
@@ -25,6 +26,7 @@ from scipy.spatial.transform import Rotation
 
 from forward_models import Gaussian, Volume, read_volume, simulate, truth_for
 from forward_models.lattices import Lattice, LatticeResampling
+from throughplane.methods import METHODS
 from throughplane.metrics import data_range_of, head_mask, score
 from throughplane.outputs import json_writer, write_all
 from throughplane.pipeline import Acquired, How, Result, Scan, carry_out, plan, read_scan
@@ -40,7 +42,8 @@ def main() -> None:
     parser.add_argument("--cells", default="5|0,4|1,8|0", help="thickness|gap in mm, comma separated")
     parser.add_argument("--pairs", default="axial+sagittal,axial+coronal")
     parser.add_argument("--methods", default="inverse,eclare")
-    parser.add_argument("--preset", default="instant", help="of eclare")
+    parser.add_argument("--preset", default="instant", help="of eclare and focvs; focvs has no instant")
+    parser.add_argument("--samples", type=int, default=1, help="of focvs")
     parser.add_argument("--crop", type=int)
     parser.add_argument("--misplaced", default="5|0 axial+sagittal")
     parser.add_argument("--threads", type=int, default=1)
@@ -50,7 +53,8 @@ def main() -> None:
         thin = middle_of(read_volume(path), arguments.crop)
         for method in arguments.methods.split(","):
             how = How(method=method, threads=arguments.threads, spacing_mm=1.0)
-            how = replace(how, preset=arguments.preset) if method == "eclare" else how
+            how = replace(how, preset=arguments.preset) if METHODS[method].learns else how
+            how = replace(how, samples=arguments.samples) if method == "focvs" else how
             for cell in arguments.cells.split(","):
                 for pair in arguments.pairs.split(","):
                     key = f"{path.name.split('.')[0]} {cell} {pair} {method}"

@@ -1,21 +1,33 @@
 """Consistency steps: what a denoised volume becomes in the light of the scan.
 
 Each is a function (x0, y, selection, sigma, noise_sd) -> x0: x0 is what the denoiser made of a state of noise level
-sigma, y the scan, noise_sd the standard deviation of the noise in it; all intensities in the units of x0.
+sigma, y the scan, noise_sd the standard deviation of the noise in it; all intensities in the units of x0. The sampler
+works on the grid of its prior and ends on the scan's own, so it asks for the step of a stack (`StepOn`).
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from forward_models import SliceSelection, along
+from forward_models.joint import ITERATIONS, Measured, jointly_consistent
+from forward_models.stack import Stack
 
 BISECTIONS = 60  # of an interval of 80, to the rounding of float64
+ON_THE_WAY = 1  # conjugate gradients per step while noise is still to come; see docs/experiments-focvs.md
 
 Consistency = Callable[[Tensor, Tensor, SliceSelection, float, float], Tensor]
+
+StepOn = Callable[[Stack], Consistency]
+"""The consistency step for a scan, on the grid that it is given on."""
+
+
+def alone(step: Consistency) -> StepOn:
+    """The same step on every grid: that of a scan which nothing else is known beside."""
+    return lambda _stack: step
 
 
 def exact(
@@ -43,6 +55,27 @@ def unmeasured(
     """x0 as it is: sampling from the prior alone."""
     del y, selection, sigma, noise_sd
     return x0
+
+
+def explaining_all(others: Sequence[Measured], in_full_at: float) -> Consistency:
+    """What `smooth` makes of x0, changed as little as makes it explain other scans too (`jointly_consistent`).
+
+    While the state is noisier than `in_full_at`, x0 is a guess that will be made again, and `ON_THE_WAY` conjugate
+    gradients have to do.
+
+    Args:
+        others: what further scans measured of x0, on the grid of x0.
+        in_full_at: noise level at and below which the problem is solved; that of the last step, or higher.
+    """
+
+    def step(
+        x0: Float[Tensor, "..."], y: Float[Tensor, "..."], selection: SliceSelection, sigma: float, noise_sd: float
+    ) -> Float[Tensor, "..."]:
+        del noise_sd
+        iterations = ON_THE_WAY if sigma > in_full_at else ITERATIONS
+        return jointly_consistent(x0, y, selection, others, iterations=iterations).x
+
+    return step
 
 
 def noise_aware(spread: float) -> Consistency:

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from focvs.config import FocvsConfig
-from focvs.consistency import Consistency, smooth
+from focvs.consistency import StepOn, alone, smooth
 from focvs.denoising import VolumeDenoiser, by_slices
 from focvs.grid import PriorGrid, prior_grid
 from focvs.sampler import sample
@@ -19,6 +19,7 @@ from forward_models.progress import Progress, silent
 from forward_models.solve import total_variation_inverse
 from forward_models.stack import Stack
 
+EXACTLY = alone(smooth)
 Estimate = Callable[[Stack, Progress], Tensor]  # a thin volume that explains the scan
 
 
@@ -97,7 +98,7 @@ def super_resolve(
     *,
     generator: torch.Generator,
     samples: int = 1,
-    consistency: Consistency = smooth,
+    consistency: StepOn = EXACTLY,
     noise_sd: float = 0.0,
     estimate: Estimate = least_total_variation,
     progress: Progress = silent,
@@ -110,7 +111,7 @@ def super_resolve(
         config: schedule.
         generator: of the generators of the samples.
         samples: how many to draw.
-        consistency: step that makes a volume explain the scan.
+        consistency: what makes a volume explain the scan, on the grid of the prior and on the scan's own.
         noise_sd: of the scan, for steps that regard it.
         estimate: what sampling starts from, beside noise, where `config` says so.
         progress: called after each sweep.
@@ -138,7 +139,7 @@ def draws(
     prior: Prior,
     config: FocvsConfig,
     samples: int,
-    consistency: Consistency = smooth,
+    consistency: StepOn = EXACTLY,
     noise_sd: float = 0.0,
     estimate: Estimate = least_total_variation,
     *,
@@ -149,11 +150,12 @@ def draws(
     stack = grid.stack
     start = estimate(stack, progress) if config.from_estimate else None
     turns = prior.denoisers(stack, config.own_plane_every)
+    step, last = consistency(stack), consistency(grid.own)
     for k in range(samples):
         own = torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=generator)))
         x = sample(
             turns,
-            consistency,
+            step,
             stack.slices,
             stack.selection,
             config.levels,
@@ -164,7 +166,7 @@ def draws(
             repeats=config.repeats,
             told=partial(_tell, progress, k, samples),
         )
-        yield grid.carried(x, consistency, noise_sd)
+        yield grid.carried(x, last, noise_sd)
 
 
 def _tell(progress: Progress, sample_index: int, samples: int, done: int, total: int) -> None:

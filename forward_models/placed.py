@@ -65,6 +65,12 @@ def placed(stack: Stack, volume: Volume) -> PlacedStack:
     return PlacedStack(stack, lattice_in_order(Lattice((i, j, k), volume.affine), stack.order))
 
 
+def placed_within(lattice: Lattice, stack: Stack) -> PlacedStack:
+    """A stack in the field of view of `lattice`, whose voxels lie around the same middle in the same order."""
+    a, b, z = stack.slices.shape
+    return PlacedStack(stack, lattice.respaced((a, b, z), (*stack.in_plane_mm, stack.selection.thick.spacing_mm)))
+
+
 def lattice_in_order(lattice: Lattice, order: WorkingOrder) -> Lattice:
     """The same voxels, counted in working order."""
     to_file = np.zeros((4, 4))

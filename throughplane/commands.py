@@ -246,7 +246,7 @@ def upsample(
     out
         The thin-slice volume to write, and OUT.json beside it.
     others
-        Another scan of the same head in the same contrast, which OUT shall explain too; for eclare and inverse.
+        Another scan of the same head in the same contrast, which OUT shall explain too; for eclare, focvs and inverse.
         Repeatable. Its own sidecar says how it was acquired; all flags about that describe SCAN.
     also
         A mask, label map or other image on the grid of the scan, and where to write it on the thin grid. Repeatable.
@@ -544,9 +544,17 @@ def _refuse_ignored(run: RunFlags, dry_run: bool) -> None:
 
 
 def _map_names(how: MethodFlags, others: int) -> tuple[str, ...]:
-    """What --maps writes."""
+    """What --maps writes; refused where that would be a spread that nobody calibrated."""
+    from forward_models import FlagConflict
+
     residuals = (f"residual_{number}" for number in range(2, others + 2))
-    return ("residual", "measured", *residuals, *(("std",) if (how.samples or 1) > 1 else ()))
+    several = how.samples is not None and how.samples > 1
+    if several and others:
+        raise FlagConflict(
+            f"--maps with --samples {how.samples} would write OUT_std, which is calibrated for one scan only; with "
+            "--with leave out --maps or --samples"
+        )
+    return ("residual", "measured", *residuals, *(("std",) if several else ()))
 
 
 def _beside(out: Path, name: str) -> Path:

@@ -50,6 +50,11 @@ class PriorOfSlices:
         """Of the weights."""
         return self.checkpoint.sha256
 
+    @property
+    def spacing_mm(self) -> float:
+        """Of its pixels."""
+        return float(self.checkpoint.preprocess["spacing_mm"])
+
     def on(self, stack: Stack) -> focvs.SlicePrior:
         """As focvs wants it, on the device of `stack`."""
         prior = Prior(deepcopy(self.checkpoint.prior.network).to(stack.slices.device, self.dtype))
@@ -58,7 +63,7 @@ class PriorOfSlices:
         def denoise(slices: Float[Tensor, "batch rows columns"], sigma: float, world_axis: int) -> Tensor:
             return prior.denoise(slices, sigma, planes[world_axis])
 
-        return focvs.SlicePrior(denoise, self.checkpoint.preprocess["spacing_mm"])
+        return focvs.SlicePrior(denoise, self.spacing_mm)
 
     def adapted(
         self, stack: Stack, minutes: float, seed: int, progress: Progress
@@ -126,6 +131,11 @@ class PriorOfVolumes:
     def sha256(self) -> str:
         """Of the weights."""
         return self.prior.sha256 or ""
+
+    @property
+    def spacing_mm(self) -> float:
+        """Of its voxels."""
+        return self.prior.spacing_mm
 
     def on(self, stack: Stack) -> focvs.VolumePrior:
         """As focvs wants it, on the device of `stack`; told the brightest 0.1 % of the scan."""

@@ -3,6 +3,7 @@
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ from throughplane.methods import METHODS, Method, MethodName, Preset, applied_ag
 from throughplane.profile import Estimator, with_estimate, with_thickness_found
 from throughplane.residual import left_over, residual_record
 from throughplane.sampling import Sampler, load_sampler
+from throughplane.sampling_together import sampled_jointly
 from throughplane.together import Another, explained, fitted, jointly
 from throughplane.version import version
 
@@ -230,8 +232,8 @@ def super_resolve(
 
     Args:
         scan: path of a .nii, .nii.gz or .mgz file (its JSON sidecar is read too), or a nibabel image.
-        others: further scans of the same head in the same contrast, which the volume shall explain too; for `eclare`
-            and `inverse`. Their own sidecars say how they were acquired; all other arguments describe `scan`.
+        others: further scans of the same head in the same contrast, which the volume shall explain too; for `eclare`,
+            `focvs` and `inverse`. Their own sidecars say how they were acquired; all other arguments describe `scan`.
         align: refine where the others lie; by default their headers say it.
         method: `eclare` learns from the scan itself, as does its predecessor `smore`; `focvs` samples a trained prior,
             `inverse` regularises, `cubic` interpolates.
@@ -335,7 +337,8 @@ def plan(scan: Scan, how: How, others: Sequence[Scan] = ()) -> Plan:
     if others:
         first = placed(stack_of(scan.volume, scan.acquisition, thin.spacing_mm), scan.volume)
         further = tuple(_fitted(first, other, how) for other in others)
-        method = jointly(how.method, method, first.slices, further)
+        explaining = partial(jointly, how.method, method) if sampler is None else partial(sampled_jointly, sampler)
+        method = explaining(first.slices, further)
     return Plan(
         scan,
         thin,
@@ -407,13 +410,18 @@ def _refuse_with(how: How, others: Sequence[Scan]) -> None:
         if how.align:
             raise FlagConflict("--align would be ignored without --with; leave one out")
         return
-    if how.method not in ("eclare", "inverse"):
+    if how.method not in ("eclare", "focvs", "inverse"):
         raise FlagConflict(
             f"--with would be ignored: --method {how.method} understands one scan only; leave it out, or take --method "
-            "eclare or inverse"
+            "eclare, focvs or inverse"
         )
     if how.network is not None:
         raise FlagConflict("--with and --network contradict each other: each scan has a network of its own")
+    if how.noise_aware:
+        raise FlagConflict(
+            "--with and --noise-aware contradict each other: of several scans the first is explained exactly and the "
+            "others to their noise; leave one out"
+        )
     if how.consistent is False:
         raise FlagConflict("--with and --no-consistent contradict each other: scans are joined by explaining all")
 

@@ -58,31 +58,9 @@ class Sampler:
         estimate = partial(eclare_untrained, eclare.load_starting_network())
 
         def run(stack: Stack, preset: Preset, generator: torch.Generator, progress: Progress) -> Outcome:
-            config = focvs.PRESETS[preset]
-            prior, adaptation = self.prior, None
-            if self.adapt_minutes is not None:
-                prior, adaptation = prior.adapted(stack, self.adapt_minutes, generator.initial_seed(), progress)
             noise = noise_sd(stack.slices) if self.noise_aware else 0.0
-            drawn = focvs.super_resolve(
-                stack,
-                prior.on(stack),
-                config,
-                generator=generator,
-                samples=self.samples,
-                consistency=focvs.noise_matched if noise else focvs.smooth,
-                noise_sd=noise,
-                estimate=estimate,
-                progress=progress,
-            )
-            details = {
-                "explains_the_scan": "to its noise" if noise else "exactly",
-                "samples": drawn.samples,
-                "sweeps": drawn.sweeps,
-                "noise_levels": [round(level, 6) for level in config.levels],
-                "prior_voxel_mm": drawn.spacing_mm,
-                "prior": prior.record(),
-                "adaptation": adaptation,
-            }
+            step = focvs.alone(focvs.noise_matched if noise else focvs.smooth)
+            drawn, details = self.drawn(stack, preset, generator, progress, step, estimate, noise)
             if drawn.sd is None:
                 return Outcome(drawn.mean, details)
             sd = focvs.HEAD_2D.sd(drawn.sd, stack)
@@ -91,6 +69,52 @@ class Sampler:
         fixed, per_voxel, per_measured = METHODS["focvs"].memory
         learning = 0.0 if self.adapt_minutes is None else ADAPTATION_BYTES
         return Method(run, learns=True, memory=(fixed + learning, per_voxel, per_measured), seconds=self.seconds)
+
+    def drawn(
+        self,
+        stack: Stack,
+        preset: Preset,
+        generator: torch.Generator,
+        progress: Progress,
+        consistency: focvs.StepOn,
+        estimate: focvs.Estimate,
+        noise: float = 0.0,
+    ) -> tuple[focvs.Posterior, dict[str, Any]]:
+        """Samples, and what the record says of them.
+
+        Args:
+            stack: the scan.
+            preset: schedule.
+            generator: of every draw.
+            progress: told of learning and sampling.
+            consistency: what makes a volume explain all that it shall explain.
+            estimate: what sampling starts from.
+            noise: standard deviation of that in the scan, for steps that regard it.
+        """
+        config = focvs.PRESETS[preset]
+        prior, adaptation = self.prior, None
+        if self.adapt_minutes is not None:
+            prior, adaptation = prior.adapted(stack, self.adapt_minutes, generator.initial_seed(), progress)
+        drawn = focvs.super_resolve(
+            stack,
+            prior.on(stack),
+            config,
+            generator=generator,
+            samples=self.samples,
+            consistency=consistency,
+            noise_sd=noise,
+            estimate=estimate,
+            progress=progress,
+        )
+        return drawn, {
+            "explains_the_scan": "to its noise" if noise else "exactly",
+            "samples": drawn.samples,
+            "sweeps": drawn.sweeps,
+            "noise_levels": [round(level, 6) for level in config.levels],
+            "prior_voxel_mm": drawn.spacing_mm,
+            "prior": prior.record(),
+            "adaptation": adaptation,
+        }
 
     def seconds(self, stack: Stack, preset: Preset) -> float:
         """How long it will take, from two sweeps over a few rows."""

@@ -69,10 +69,13 @@ class Another:
             )
         return tuple(f"{self.name}: {note}" for note in notes)
 
+    def units_in(self, units: float) -> float:
+        """Factor that takes its intensities to those of the first scan, whose `units` in the file count as 1."""
+        return self.placed.stack.scale / self.agreement.gain / units
+
     def measured(self, thin: Lattice, units: float, device: torch.device) -> Measured:
         """As joint consistency sees it; `units` is the intensity of the first scan's file that counts as 1."""
-        stack = self.placed.stack
-        slices = stack.slices * (stack.scale / self.agreement.gain / units)
+        slices = self.placed.stack.slices * self.units_in(units)
         return Measured(self.placed.seen_from(thin), slices.to(device), noise_sd(slices))
 
 
@@ -113,12 +116,12 @@ def jointly(name: MethodName, alone: Method, lattice: Lattice, others: Sequence[
         measured = [other.measured(first.thin, stack.scale, stack.slices.device) for other in others]
 
         def one(stack: Stack, number: int) -> Outcome:
-            return alone.run(stack, preset, generator, _numbered(progress, number))
+            return alone.run(stack, preset, generator, numbered(progress, number))
 
         return run(first, others, measured, one, progress)
 
     def seconds(stack: Stack, preset: Preset) -> float:
-        sweeping = sum(_sweep_seconds(PlacedStack(stack, lattice), other) for other in others)
+        sweeping = sum(sweep_seconds(PlacedStack(stack, lattice), other) for other in others)
         stacks = (stack, *(other.placed.stack for other in others)) if name == "eclare" else (stack,)
         return (sweeps + USUAL_ITERATIONS) * sweeping + sum(alone.seconds(each, preset) for each in stacks)
 
@@ -142,17 +145,13 @@ def _learned(
     first: PlacedStack, others: Sequence[Another], measured: Sequence[Measured], alone: Alone, progress: Progress
 ) -> Outcome:
     """Each scan by itself, brought to the first grid and averaged, then made to explain all."""
-    outcomes = [alone(first.stack, 1)]
-    total = outcomes[0].thin
-    weight = torch.ones_like(total)
-    for number, other in enumerate(others, start=2):
-        stack = other.placed.stack.to(total.device)
-        outcomes.append(alone(stack, number))
-        brought, share = brought_to(first.thin, other, outcomes[-1].thin)
-        total = total + share * brought * (stack.scale / other.agreement.gain / first.stack.scale)
-        weight = weight + share
+    device = first.stack.slices.device
+    stacks = [first.stack, *(other.placed.stack.to(device) for other in others)]
+    outcomes = [alone(stack, number) for number, stack in enumerate(stacks, start=1)]
+    theirs = [(other, other.placed.thin, each.thin) for other, each in zip(others, outcomes[1:], strict=True)]
     progress("joint consistency", 0, 1)
-    solution = jointly_consistent(total / weight, first.stack.slices, first.stack.selection, measured)
+    x = averaged(first, outcomes[0].thin, theirs)
+    solution = jointly_consistent(x, first.stack.slices, first.stack.selection, measured)
     progress("joint consistency", 1, 1)
     details = {
         **outcomes[0].details,
@@ -163,11 +162,29 @@ def _learned(
     return Outcome(solution.x, details)
 
 
+def averaged(
+    first: PlacedStack, x: Float[Tensor, "a b thin"], theirs: Sequence[tuple[Another, Lattice, Tensor]]
+) -> Float[Tensor, "a b thin"]:
+    """The mean of what every scan makes of itself, on the grid of the first.
+
+    Args:
+        first: scan.
+        x: its thin volume.
+        theirs: every other scan, where the voxels of its thin volume lie, and that volume.
+    """
+    total, weight = x, torch.ones_like(x)
+    for other, source, its in theirs:
+        brought, share = brought_to(first.thin, source, its)
+        total = total + share * brought * other.units_in(first.stack.scale)
+        weight = weight + share
+    return total / weight
+
+
 def brought_to(
-    thin: Lattice, other: Another, x: Float[Tensor, "i j k"]
+    thin: Lattice, source: Lattice, x: Float[Tensor, "i j k"]
 ) -> tuple[Float[Tensor, "a b thin"], Float[Tensor, "a b thin"]]:
-    """The thin volume of another scan on the lattice of the first, and from 0 to 1 how far it counts there."""
-    resampling = LatticeResampling(other.placed.thin, thin)
+    """The thin volume of another scan, on `source`, on the lattice of the first; how far it counts there, 0 to 1."""
+    resampling = LatticeResampling(source, thin)
     inside = resampling.inside.numpy().astype(np.float32)
     near = uniform_filter(inside, SEAM_VOXELS, mode="nearest")
     share = torch.from_numpy(inside * np.clip(2 * near - 1, 0, 1))
@@ -213,7 +230,7 @@ def _described(other: Another) -> Mapping[str, Any]:
     }
 
 
-def _sweep_seconds(first: PlacedStack, other: Another) -> float:
+def sweep_seconds(first: PlacedStack, other: Another) -> float:
     """Of one application of the operator and one of its adjoint, from a few rows."""
     piece = other.placed.rows(TIMED_ROWS)
     operator = piece.seen_from(first.thin)
@@ -222,6 +239,6 @@ def _sweep_seconds(first: PlacedStack, other: Another) -> float:
     return once * other.placed.slices.shape[0] / piece.slices.shape[0]
 
 
-def _numbered(progress: Progress, number: int) -> Progress:
+def numbered(progress: Progress, number: int) -> Progress:
     """The same progress, with the number of the scan in every stage but those of the first."""
     return progress if number == 1 else lambda stage, done, total: progress(f"{stage}, scan {number}", done, total)

@@ -38,10 +38,8 @@ EXACT = 1e-5  # of the scan, for the file as written; float32 gives about 1e-7
 TINY = DenoiserConfig(channels=(8, 16), norm_groups=4, head_channels=8)
 
 
-@pytest.fixture(scope="module")
-def prior(tmp_path_factory) -> Path:
+def untrained_prior(folder: Path) -> Path:
     """A checkpoint whose network was never trained: the exact denoiser of white Gaussian images, and some."""
-    folder = tmp_path_factory.mktemp("priors") / "tiny"
     torch.manual_seed(0)
     network = new_denoiser(TINY)
     with torch.no_grad():
@@ -50,6 +48,11 @@ def prior(tmp_path_factory) -> Path:
     config = {"denoiser": config_fields(TINY)}
     save_checkpoint(folder, network.state_dict(), config, preprocess_record(TINY, NoiseLevels(), []), data, "# card")
     return folder
+
+
+@pytest.fixture(scope="module")
+def prior(tmp_path_factory) -> Path:
+    return untrained_prior(tmp_path_factory.mktemp("priors") / "tiny")
 
 
 @pytest.fixture(autouse=True)
