@@ -29,7 +29,7 @@ import focvs
 from focvs.spread import SpreadFit
 from forward_models.stack import Stack
 from priors.split import split_by_subject, subject_of
-from throughplane.sampling import DEFAULT_PRIOR, eclare_untrained, load_sampler
+from throughplane.sampling import DEFAULT_PRIOR, eclare_start, load_sampler
 
 VOXELS = 20_000
 SHARE = 0.9
@@ -95,7 +95,7 @@ def drawn(folder: Path, path: Path, cell: str, shares: tuple[float, ...], n: int
 
 def draws(stack: Stack, n: int, preset: str, folder: Path) -> np.ndarray:
     prior = load_sampler(folder, 1, torch.device("cpu")).prior.on(stack)
-    estimate = partial(eclare_untrained, eclare.load_starting_network())
+    estimate = partial(eclare_start, eclare.load_starting_network(), preset)
     generator = torch.Generator().manual_seed(0)
     grid = focvs.prior_grid(stack, prior.spacing_mm)
     config = replace(focvs.PRESETS[preset])

@@ -38,7 +38,7 @@ from throughplane.device import Stopwatch, peak_memory_bytes
 from throughplane.methods import METHODS, learned
 from throughplane.metrics import data_range_of, gradient_distances, head_mask, score
 from throughplane.outputs import json_writer, write_all
-from throughplane.sampling import DEFAULT_PRIOR, eclare_untrained, load_sampler
+from throughplane.sampling import DEFAULT_PRIOR, eclare_start, load_sampler
 from throughplane.studies.cases import case_of
 from throughplane.studies.records import Degradation
 
@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("--shares", default="1,1,1")
     parser.add_argument("--samples", type=int, default=4)
     parser.add_argument("--steps", type=int, default=focvs.PRESETS["standard"].steps)
-    parser.add_argument("--preset", default="fast", help="of eclare")
+    parser.add_argument("--preset", default="fast", help="of eclare, and of what the others start from")
     parser.add_argument("--prior", type=Path, default=DEFAULT_PRIOR)
     parser.add_argument("--table-only", action="store_true")
     arguments = parser.parse_args()
@@ -118,7 +118,7 @@ def reconstruct(stack: Stack, method: str, how: Named) -> dict[str, torch.Tensor
     config = replace(focvs.PRESETS["standard"], steps=how["steps"])
     prior = load_sampler(how["prior"], 1, torch.device("cpu")).prior.on(stack)
     grid = focvs.prior_grid(stack, prior.spacing_mm)
-    estimate = partial(eclare_untrained, taught)
+    estimate = partial(eclare_start, taught, how["preset"])
     if method == "focvs":
         drawn = focvs.draws(grid, prior, config, how["samples"], estimate=estimate, generator=generator)
         each = torch.stack(list(drawn))

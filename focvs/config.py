@@ -32,6 +32,7 @@ class FocvsConfig:
 
 
 PRESETS = {
+    "instant": FocvsConfig(steps=8),
     "fast": FocvsConfig(steps=8),
     "standard": FocvsConfig(),
     "best": FocvsConfig(steps=50),

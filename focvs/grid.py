@@ -55,7 +55,15 @@ def prior_grid(stack: Stack, spacing_mm: float) -> PriorGrid:
         slices = along(axis, resampling_weights(own, same_field_of_view(own, spacing_mm)), slices)
     thin = same_field_of_view(stack.selection.thin, spacing_mm)
     selection = slice_selection(stack.selection.thick, thin, stack.selection.profile)
-    return PriorGrid(stack, replace(stack, slices=slices, in_plane_mm=(spacing_mm, spacing_mm), selection=selection))
+    resolved = tuple(min(kept, n) for kept, n in zip(stack.resolved, slices.shape[:2], strict=True))
+    there = replace(
+        stack,
+        slices=slices,
+        in_plane_mm=(spacing_mm, spacing_mm),
+        selection=selection,
+        resolved=(resolved[0], resolved[1]),
+    )
+    return PriorGrid(stack, there)
 
 
 def thin_grids(stack: Stack) -> tuple[SliceGrid, SliceGrid, SliceGrid]:

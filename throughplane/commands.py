@@ -70,8 +70,8 @@ class MethodFlags:
     auto (the default) finds it, file trusts the voxels."""
 
     preset: Preset | None = None
-    """Cost of a method that learns or samples: fast, standard (the default) or best. instant, for eclare only, applies
-    the network that comes with throughplane without training it."""
+    """Cost of a method that learns or samples: fast, standard (the default) or best. instant, for eclare and focvs,
+    takes the network that comes with throughplane without training it."""
 
     seed: int | None = None
     """Of a method that draws random numbers. Default 0."""

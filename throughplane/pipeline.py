@@ -245,7 +245,7 @@ def super_resolve(
             interpolated, None trusts the file.
         spacing_mm: of the thin slices; by default the coarser true in-plane voxel size.
         preset: cost of methods that learn or sample: `fast`, `standard` (default) or `best`;
-            `instant`, of eclare, applies the network that it starts from without training it.
+            `instant` applies the network that eclare starts from without training it; focvs samples from there.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         threads: CPU threads; by default as many as torch chooses.
         seed: of methods that draw random numbers; default 0.
@@ -394,8 +394,8 @@ def _refuse_ignored(how: How) -> None:
             raise FlagConflict(
                 f"{given[0]} would be ignored: it is for {owner}, not --method {how.method}; leave one out"
             )
-    if how.preset == "instant" and (how.method != "eclare" or how.init == NO_START):
-        asked = "--init none" if how.method == "eclare" else f"--method {how.method}"
+    if how.preset == "instant" and (how.method == "smore" or how.init == NO_START):
+        asked = "--init none" if how.init == NO_START else f"--method {how.method}"
         raise FlagConflict(
             "--preset instant trains nothing and needs the network that eclare starts from, so it cannot go with "
             f"{asked}; leave one out"

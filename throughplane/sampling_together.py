@@ -17,7 +17,7 @@ from forward_models.placed import PlacedStack, placed_within
 from forward_models.progress import Progress
 from forward_models.stack import Stack
 from throughplane.methods import Method, Outcome, Preset
-from throughplane.sampling import Sampler, eclare_untrained
+from throughplane.sampling import Sampler, eclare_start, start_seconds
 from throughplane.together import MEMORY_PER_VOXEL, Another, averaged, numbered, sweep_seconds
 
 
@@ -28,7 +28,7 @@ def sampled_jointly(sampler: Sampler, lattice: Lattice, others: Sequence[Another
     def run(stack: Stack, preset: Preset, generator: torch.Generator, progress: Progress) -> Outcome:
         last_level = focvs.PRESETS[preset].levels[-2]
         consistency = partial(step_for_all, lattice, others, last_level)
-        estimate = partial(said_by_all, taught, lattice, others)
+        estimate = partial(said_by_all, partial(eclare_start, taught, preset), lattice, others)
         drawn, details = sampler.drawn(stack, preset, generator, progress, consistency, estimate)
         return Outcome(drawn.mean, details)
 
@@ -43,8 +43,8 @@ def sampled_jointly(sampler: Sampler, lattice: Lattice, others: Sequence[Another
             once = sweep_seconds(first, other)
             total += sweeps * once
             if config.from_estimate:
-                starting = eclare.inference_seconds(starting_stack(grid.stack, other), eclare.PRESETS["instant"])
-                total += starting + in_full * once
+                theirs = start_seconds(preset, grid.stack.selection.thin.spacing_mm, other.placed.stack)
+                total += theirs + in_full * once
             if not grid.is_own:
                 total += sampler.samples * in_full * sweep_seconds(PlacedStack(stack, lattice), other)
         return total
@@ -65,17 +65,17 @@ def measured_from(first: PlacedStack, others: Sequence[Another]) -> list[Measure
 
 
 def said_by_all(
-    taught: eclare.StartingNetwork, lattice: Lattice, others: Sequence[Another], stack: Stack, progress: Progress
+    estimate: focvs.Estimate, lattice: Lattice, others: Sequence[Another], stack: Stack, progress: Progress
 ) -> Float[Tensor, "a b thin"]:
-    """What the network that eclare starts from makes of every scan, averaged and made to explain all.
+    """What `estimate` makes of every scan, averaged and made to explain all.
 
     Every scan has voxels of the size that `stack`, the first, is given in.
     """
     first = placed_within(lattice, stack)
-    own, theirs = eclare_untrained(taught, stack, progress), []
+    own, theirs = estimate(stack, progress), []
     for number, other in enumerate(others, start=2):
         seen = starting_stack(stack, other)
-        thin = eclare_untrained(taught, seen.to(stack.slices.device), numbered(progress, number))
+        thin = estimate(seen.to(stack.slices.device), numbered(progress, number))
         theirs.append((other, placed_within(other.placed.slices, seen).thin, thin))
     x = averaged(first, own, theirs)
     return jointly_consistent(x, stack.slices, stack.selection, measured_from(first, others)).x

@@ -1,5 +1,7 @@
 """The grid that a prior works on."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -48,6 +50,19 @@ def test_what_comes_back_explains_the_scan_on_its_own_grid(in_plane_mm, thin_mm)
     x = grid.carried(nonsense)
     assert x.shape == own.selection.domain_shape(own.slices.shape)
     assert (own.selection.apply(x) - own.slices).norm() < 1e-6 * own.slices.norm()
+
+
+@pytest.mark.parametrize(("in_plane_mm", "resolved"), [(0.5, (14, 11)), (1.3, (24, 20)), (1.0, (18, 26))], ids=str)
+def test_what_a_scan_measured_stays_known_on_the_grid_of_the_prior(in_plane_mm, resolved):
+    """Never more voxels than there are, and the same field of view when interpolation is undone."""
+    grid = prior_grid(replace(stack(in_plane_mm, 5.0, in_plane_mm), resolved=resolved), 1.0)
+    shape = grid.stack.slices.shape[:2]
+    assert grid.stack.resolved == tuple(min(kept, n) for kept, n in zip(resolved, shape, strict=True))
+    measured = grid.stack.as_measured()
+    for n, mm, now, now_mm in zip(
+        measured.slices.shape[:2], measured.in_plane_mm, shape, grid.stack.in_plane_mm, strict=True
+    ):
+        assert n * mm == pytest.approx(now * now_mm)
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+import eclare
 import focvs
 import throughplane
 from focvs.grid import thin_grids
@@ -92,6 +93,20 @@ def test_the_written_file_explains_the_scan(thickness, gap, axis, prior, tmp_pat
     w = slice_selection(thick, thin, Gaussian(thickness)).weights.numpy()
     left = np.moveaxis(written.get_fdata(), axis, -1) @ w.T - np.moveaxis(scan.get_fdata(), axis, -1)
     assert np.linalg.norm(left) < EXACT * np.linalg.norm(scan.get_fdata())
+
+
+@pytest.mark.parametrize(("preset", "made_by"), [("instant", "instant"), ("standard", "fast"), ("best", "standard")])
+def test_sampling_starts_from_what_eclare_makes_of_the_scan(preset, made_by, prior, monkeypatch):
+    """Without noise to add, and a denoiser that leaves all as it is, that is also where it ends."""
+    still = focvs.FocvsConfig(steps=1, most=1e-6, least=1e-6)
+    monkeypatch.setattr(focvs, "PRESETS", dict.fromkeys(focvs.PRESETS, still))
+    few = {name: replace(eclare.PRESETS[name], steps=4) for name in ("fast", "standard")}
+    monkeypatch.setattr(eclare, "PRESETS", {**eclare.PRESETS, **few})
+    scan = placed_image(head_phantom((48, 52, 6)), np.diag([1.0, 1.0, 5.0, 1.0]))
+    result = throughplane.super_resolve(scan, method="focvs", prior=prior, preset=preset)
+    start = throughplane.super_resolve(scan, method="eclare", preset=made_by).image.get_fdata()
+    assert result.record["method_details"]["starts_from"] == f"eclare@{made_by}"
+    assert np.abs(result.image.get_fdata() - start).max() < 2e-4 * start.max()
 
 
 @pytest.mark.parametrize("in_plane_mm", [0.4, 0.7, 1.3])

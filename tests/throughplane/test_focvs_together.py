@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import nibabel as nib
@@ -21,7 +22,7 @@ from tests.throughplane.test_focvs import EXACT, untrained_prior
 from tests.throughplane.test_together import GAP, HEAD, THICKNESS, TRUTH, error, refusal, run, scan_file
 from throughplane import sampling_together
 from throughplane.pipeline import Acquired, How, expected_seconds, plan, read_other, read_scan
-from throughplane.sampling import eclare_untrained
+from throughplane.sampling import eclare_start
 from throughplane.sampling_together import measured_from, said_by_all, step_for_all
 
 EXPLAINED = 0.02  # of the second scan: interpolation and damping leave less
@@ -111,11 +112,11 @@ def test_the_mean_of_samples_explains_both_and_its_spread_is_not_told(prior, axi
 
 def test_what_sampling_starts_from_is_made_of_both_scans(axial, sagittal):
     """Closer to the head than what the taught network makes of the first, and explaining both."""
-    scan, taught = read_scan(axial, Acquired()), eclare.load_starting_network()
+    scan, estimate = read_scan(axial, Acquired()), partial(eclare_start, eclare.load_starting_network(), "instant")
     planned = plan(scan, How(method="inverse", spacing_mm=1.0), [read_other(sagittal)])
     first = placed(stack_of(scan.volume, scan.acquisition, 1.0), scan.volume)
-    one = eclare_untrained(taught, first.stack, silent)
-    of_all = said_by_all(taught, first.slices, planned.others, first.stack, silent)
+    one = estimate(first.stack, silent)
+    of_all = said_by_all(estimate, first.slices, planned.others, first.stack, silent)
     truth = torch.from_numpy(first.stack.order.apply(TRUTH.data).copy()) / first.stack.scale
     assert (of_all - truth).norm() < 0.9 * (one - truth).norm()
     (measured,) = measured_from(first, planned.others)

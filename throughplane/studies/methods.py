@@ -20,7 +20,7 @@ from throughplane.device import device_named, peak_memory_bytes
 from throughplane.methods import METHODS, MethodName, Preset
 from throughplane.pipeline import DEFAULT_PRESET, NO_START, Acquired, How, Plan, carry_out, expected_seconds, plan
 from throughplane.pipeline import read_scan as understand
-from throughplane.sampling import eclare_untrained, load_sampler
+from throughplane.sampling import eclare_start, load_sampler
 from throughplane.studies.cases import FAMILIES, Case
 from throughplane.studies.records import Degradation
 
@@ -185,14 +185,15 @@ def by_solver(solver: Callable[..., torch.Tensor], how: How, given: Given, bench
     loaded = load_sampler(None, None, device).prior
     prior = loaded.on(stack)
     grid = focvs.prior_grid(stack, prior.spacing_mm)
-    levels = focvs.PRESETS[how.preset or DEFAULT_PRESET].levels
+    preset = how.preset or DEFAULT_PRESET
+    levels = focvs.PRESETS[preset].levels
     x = solver(
         prior.denoisers(grid.stack, own_plane_every=0),
         grid.stack.slices,
         grid.stack.selection,
         levels,
         generator=torch.Generator().manual_seed(bench.seed),
-        start=eclare_untrained(eclare.load_starting_network(), grid.stack, silent),
+        start=eclare_start(eclare.load_starting_network(), preset, grid.stack, silent),
     )
     thin = stack.in_file_order(grid.carried(x.detach(), focvs.unmeasured))
     volume = given.scan.on_grid(thin, given.axis, thin_grid_for(acquisition.slices, given.thin_mm))
@@ -230,7 +231,7 @@ def _pipeline(method: MethodName, how: str, presets: tuple[Preset, ...] = TRAINE
 
 def _solver(solve: Callable[..., torch.Tensor], how: str) -> _Row:
     settings = "with the prior, noise levels and starting estimate of focvs, other settings as in `focvs.comparison`"
-    return _Row(partial(by_solver, solve), How("focvs"), f"{how}, {settings}", presets=TRAINED)
+    return _Row(partial(by_solver, solve), How("focvs"), f"{how}, {settings}", presets=TAUGHT)
 
 
 _ECLARE = "a network trained on the scan's own slices"
@@ -257,10 +258,12 @@ ROWS: Mapping[str, _Row] = MappingProxyType(
             make=by_pipeline_untold,
         ),
         "focvs": replace(
-            _pipeline("focvs", "a sample of a diffusion prior that explains the scan exactly"), draws=True
+            _pipeline("focvs", "a sample of a diffusion prior that explains the scan exactly", TAUGHT), draws=True
         ),
         "focvs-noise-aware": replace(
-            _pipeline("focvs", "a sample of a diffusion prior that explains the scan to its noise (`--noise-aware`)"),
+            _pipeline(
+                "focvs", "a sample of a diffusion prior that explains the scan to its noise (`--noise-aware`)", TAUGHT
+            ),
             base=How("focvs", noise_aware=True),
             draws=True,
         ),
