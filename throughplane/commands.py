@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from cyclopts import Group, Parameter
+from cyclopts import Group, Parameter, validators
 
 if TYPE_CHECKING:  # at run time each command imports what it needs, so that --help comes at once
     from forward_models import SliceProfile, Volume
@@ -28,7 +28,9 @@ EXIT_OK, EXIT_REFUSED = 0, 3
 acquisition_group = Group("How the scan was acquired", sort_key=1)
 method_group = Group("Method", sort_key=2)
 run_group = Group("Run", sort_key=3)
-Flag = Parameter(negative=())
+Flag = Parameter(negative=(), show_default=False)
+Quiet = Parameter(name=["--quiet", "-q"], negative=(), show_default=False)
+Seed = Parameter(validator=validators.Number(gte=0, lt=2**63))  # what torch and numpy both take
 
 
 @Parameter(name="*", group=acquisition_group)
@@ -73,7 +75,7 @@ class MethodFlags:
     """Cost of a method that learns or samples: fast, standard (the default) or best. instant, for eclare only, applies
     the network that comes with throughplane without training it."""
 
-    seed: int | None = None
+    seed: Annotated[int | None, Seed] = None
     """Of a method that draws random numbers. Default 0."""
 
     save_network: Path | None = None
@@ -88,6 +90,7 @@ class MethodFlags:
 
     consistent: bool | None = None
     """Make the result of eclare explain the scan exactly, as a last step. On unless --no-consistent."""
+
     prior: Path | None = None
     """Checkpoint folder of the prior that focvs samples, of slices or volumes. By default the one that comes with the
     package."""
@@ -125,10 +128,10 @@ class RunFlags:
     json_record: Path | None = None
     """Where the JSON record goes. By default beside OUT."""
 
-    quiet: Annotated[bool, Parameter(name=["--quiet", "-q"], negative=())] = False
+    quiet: Annotated[bool, Quiet] = False
     """Tell errors only."""
 
-    verbose: Annotated[bool, Parameter(name=["--verbose", "-v"], negative=())] = False
+    verbose: Annotated[bool, Parameter(name=["--verbose", "-v"], negative=(), show_default=False)] = False
     """Tell more."""
 
     debug: Annotated[bool, Flag] = False
@@ -139,7 +142,7 @@ def inspect(
     scan: Path,
     /,
     *,
-    as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
+    as_json: Annotated[bool, Parameter(name="--json", negative=(), show_default=False)] = False,
     volume: int | None = None,
     debug: Annotated[bool, Flag] = False,
 ) -> int:
@@ -180,7 +183,7 @@ def simulate(
     profile: str = "gaussian",
     axis: int = 2,
     noise: float = 0.0,
-    seed: int | None = None,
+    seed: Annotated[int | None, Seed] = None,
     volume: int | None = None,
     run: RunFlags | None = None,
 ) -> int:
@@ -193,7 +196,8 @@ def simulate(
     out
         The scan to write. Its JSON record is also its sidecar: SliceThickness, SpacingBetweenSlices and the rest.
     thickness
-        Slice thickness in mm, the full width at half maximum of the slice profile.
+        Slice thickness in mm, the full width at half maximum of the slice profile. Required, unless --profile is a
+        file.
     gap
         Gap between slices in mm, negative where they overlap.
     profile
@@ -364,9 +368,9 @@ def profile(
     estimator: Estimator = "variograms",
     axis: int | None = None,
     volume: int | None = None,
-    seed: int = 0,
+    seed: Annotated[int, Seed] = 0,
     force: Annotated[bool, Flag] = False,
-    quiet: Annotated[bool, Parameter(name=["--quiet", "-q"], negative=())] = False,
+    quiet: Annotated[bool, Quiet] = False,
     debug: Annotated[bool, Flag] = False,
 ) -> int:
     """Estimate the slice profile from the scan itself.
@@ -449,7 +453,7 @@ def demo(
     gap
         Gap between slices in mm.
     preset
-        Cost of eclare: fast, standard or best.
+        Cost of eclare. instant trains nothing.
     force
         Replace what an earlier demo wrote.
     debug
@@ -554,7 +558,7 @@ def _beside(out: Path, name: str) -> Path:
     from forward_models.files import IMAGE_SUFFIXES
 
     suffix = next((s for s in IMAGE_SUFFIXES if out.name.endswith(s)), out.suffix)
-    return out.with_name(f"{out.name.removesuffix(suffix)}_{name}{suffix}")
+    return out.parent / f"{out.name.removesuffix(suffix)}_{name}{suffix}"
 
 
 def _refuse_unsaved(how: MethodFlags, dry_run: bool, others: Sequence[Path] | None) -> None:

@@ -382,7 +382,8 @@ def _refuse_ignored(how: How) -> None:
             raise FlagConflict(f"{flag} {value} would be ignored: --method {how.method} learns nothing; leave one out")
         if how.network is not None:
             raise FlagConflict(f"{flag} {value} would be ignored: with --network nothing is learned; leave one out")
-    of_eclare = {"--network": how.network, "--init": how.init, "--consistent": how.consistent}
+    consistent = "--no-consistent" if how.consistent is False else "--consistent"
+    of_eclare = {"--network": how.network, "--init": how.init, consistent: how.consistent}
     of_focvs: dict[str, object] = {"--prior": how.prior, "--samples": how.samples}
     of_focvs |= {"--noise-aware": how.noise_aware or None, "--adapt": how.adapt_minutes}
     for owner, flags in (("eclare", of_eclare), ("focvs", of_focvs)):
