@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from forward_models.errors import FlagConflict, InputRefused
-from forward_models.files import IMAGE_SUFFIXES
+from forward_models.files import stem
 from forward_models.grids import SliceGrid
 from forward_models.profiles import Gaussian, SliceProfile
 from forward_models.volume import Volume
@@ -119,8 +119,7 @@ class Sidecar:
 
 def sidecar_path(scan: Path) -> Path:
     """scan.json for scan.nii.gz."""
-    suffix = next((s for s in IMAGE_SUFFIXES if scan.name.endswith(s)), scan.suffix)
-    return scan.parent / f"{scan.name.removesuffix(suffix)}.json"
+    return scan.parent / f"{stem(scan)}.json"
 
 
 def read_sidecar(path: Path) -> Sidecar:

@@ -555,10 +555,9 @@ def _map_names(how: MethodFlags, others: int) -> tuple[str, ...]:
 
 def _beside(out: Path, name: str) -> Path:
     """thin_std.nii.gz for thin.nii.gz."""
-    from forward_models.files import IMAGE_SUFFIXES
+    from forward_models.files import stem
 
-    suffix = next((s for s in IMAGE_SUFFIXES if out.name.endswith(s)), out.suffix)
-    return out.parent / f"{out.name.removesuffix(suffix)}_{name}{suffix}"
+    return out.parent / f"{stem(out)}_{name}{out.name.removeprefix(stem(out))}"
 
 
 def _refuse_unsaved(how: MethodFlags, dry_run: bool, others: Sequence[Path] | None) -> None:

@@ -76,11 +76,7 @@ def _lines(console: Console) -> Progress:
 def show_inspection(inspection: Inspection, console: Console) -> None:
     """The table of `throughplane inspect`."""
     record = as_record(inspection)
-    table = Table(
-        title=escape(inspection.name), show_header=False, title_justify="left", title_style="bold", min_width=60
-    )
-    table.add_column(style="cyan")
-    table.add_column(overflow="fold")
+    table = _facts_about(inspection.name)
     sizes = " x ".join(f"{size:.4g}" for size in record["voxel_mm"])
     low, high = record["intensity_range"]
     table.add_row("array", f"{' x '.join(map(str, record['shape']))}, {record['dtype']}, {low:g} to {high:g}")
@@ -90,21 +86,15 @@ def show_inspection(inspection: Inspection, console: Console) -> None:
             table.add_row(name, escape(text))
     for warning in (*record["warnings"], *record.get("notes", ())):
         table.add_row("[yellow]note[/]", escape(warning))
-    verdict = (
-        f"[red]refused[/]: {escape(record['refusal'])}" if record["refusal"] else "[green]can be super-resolved[/]"
-    )
-    table.add_row("verdict", verdict)
+    refusal = record["refusal"]
+    table.add_row("verdict", f"[red]refused[/]: {escape(refusal)}" if refusal else "[green]can be super-resolved[/]")
     console.print(table)
 
 
 def show_profile(estimate: Estimate, console: Console) -> None:
     """The table of `throughplane profile`."""
     trace = estimate.trace
-    table = Table(
-        title=escape(estimate.name), show_header=False, title_justify="left", title_style="bold", min_width=60
-    )
-    table.add_column(style="cyan")
-    table.add_column(overflow="fold")
+    table = _facts_about(estimate.name)
     table.add_row("FWHM", f"{trace.fwhm_mm:.2f} mm, 5 to 95 %: {_band(trace.plausible_mm)}")
     table.add_row("repeatability", f"{_band(trace.repeatability_mm)}, over slices or seeds")
     table.add_row("width", f"{trace.sd_mm:.2f} mm standard deviation")
