@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # at run time each command imports what it needs, so that --h
     from forward_models.acquisition import ProfileFamily
     from forward_models.in_plane import InPlane
     from throughplane.outputs import Writer
-    from throughplane.pipeline import Acquired
+    from throughplane.reading import Acquired
     from throughplane.terminal import Teller
 
 MethodName = Literal["eclare", "focvs", "smore", "cubic", "inverse"]
@@ -264,7 +264,8 @@ def upsample(
     from forward_models import require_storable
     from throughplane.companions import carry_file
     from throughplane.outputs import image_writer
-    from throughplane.pipeline import How, carry_out, plan, read_other, read_scan
+    from throughplane.pipeline import How, carry_out, plan
+    from throughplane.reading import read_other, read_scan
     from throughplane.terminal import Teller
 
     acquired, how, run = acquisition or AcquisitionFlags(), method or MethodFlags(), run or RunFlags()
@@ -342,8 +343,8 @@ def project(
         The volume to write, on the grid of SR, and OUT.json beside it.
     """
     from forward_models import read_volume
-    from throughplane.pipeline import read_scan
     from throughplane.projection import project as project_volume
+    from throughplane.reading import read_scan
     from throughplane.terminal import Teller
 
     acquired, run = acquisition or AcquisitionFlags(), run or RunFlags()
@@ -479,8 +480,8 @@ def require_installed(what: str, extra: str, *packages: str) -> None:
 
 def _acquired(flags: AcquisitionFlags) -> "Acquired":
     """What the flags say; `--profile estimate` and `espreso` leave the profile to the scan."""
-    from throughplane.pipeline import Acquired
     from throughplane.profile import ESTIMATORS
+    from throughplane.reading import Acquired
 
     estimator = {"estimate": ESTIMATORS["variograms"], "espreso": ESTIMATORS["espreso"]}.get(flags.profile or "")
     profile = None if flags.profile is None or estimator else _profile_flag(flags.profile)

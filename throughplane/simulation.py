@@ -8,7 +8,7 @@ import torch
 
 from forward_models import FlagConflict, InputRefused, SliceProfile, Volume, matching_voxels, require_usable, simulate
 from throughplane.inspection import geometry_record
-from throughplane.pipeline import software_record
+from throughplane.software import software_record
 
 
 @dataclass(frozen=True)
