@@ -143,7 +143,7 @@ def inspect(
     /,
     *,
     as_json: Annotated[bool, Parameter(name="--json", negative=(), show_default=False)] = False,
-    volume: int | None = None,
+    acquisition: AcquisitionFlags | None = None,
     debug: Annotated[bool, Flag] = False,
 ) -> int:
     """Say how a scan was acquired and whether super-resolution makes sense.
@@ -154,8 +154,6 @@ def inspect(
         A .nii, .nii.gz or .mgz file. The JSON sidecar beside it is read too.
     as_json
         Print JSON instead of a table.
-    volume
-        Which volume of a 4-D file, from 0.
     debug
         Show tracebacks.
     """
@@ -165,7 +163,9 @@ def inspect(
     from throughplane.inspection import inspect as inspect_volume
     from throughplane.terminal import show_inspection, stdout
 
-    found = inspect_volume(read_volume(scan, volume), read_sidecar(sidecar_path(scan)), str(scan))
+    acquired = replace(_acquired(acquisition or AcquisitionFlags()), in_plane_mm="auto")
+    volume, sidecar = read_volume(scan, acquired.volume), read_sidecar(sidecar_path(scan))
+    found = inspect_volume(volume, sidecar, str(scan), acquired)
     if as_json:
         print(json.dumps(as_record(found), indent=2))
     else:

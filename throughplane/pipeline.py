@@ -9,7 +9,7 @@ import nibabel as nib
 import numpy as np
 import torch
 
-from eclare import SavedNetwork, load_starting_network
+from eclare import PRESETS, SavedNetwork, load_starting_network
 from forward_models import (
     FlagConflict,
     InputRefused,
@@ -307,6 +307,8 @@ def _method(how: How) -> Method:
 def _refuse_ignored(how: How) -> None:
     if how.method not in METHODS:
         raise InputRefused(f"method {how.method!r} is unknown; expected one of {', '.join(METHODS)}")
+    if how.preset is not None and how.preset not in PRESETS:
+        raise InputRefused(f"preset {how.preset!r} is unknown; expected one of {', '.join(PRESETS)}")
     learning = [(flag, value) for flag, value in (("--preset", how.preset), ("--seed", how.seed)) if value is not None]
     for flag, value in learning:
         if not METHODS[how.method].learns:

@@ -55,9 +55,21 @@ def read_scan(scan: str | Path | nib.spatialimages.SpatialImage, acquired: Acqui
     if isinstance(scan, str | Path):
         path = Path(scan)
         volume, name, sidecar = read_volume(path, acquired.volume), str(path), read_sidecar(sidecar_path(path))
+    elif not isinstance(scan, nib.spatialimages.SpatialImage):
+        raise InputRefused(f"the scan is a {type(scan).__name__}; expected a path or a nibabel image")
     else:
         volume, name, sidecar = volume_from_image(scan, acquired.volume), "image", Sidecar()
+    return understood(volume, name, sidecar, acquired)
+
+
+def understood(volume: Volume, name: str, sidecar: Sidecar, acquired: Acquired) -> Scan:
+    """How a volume that has been read was acquired; errors as for `super_resolve`."""
     require_usable(volume, name)
+    if isinstance(acquired.profile, str):
+        raise InputRefused(
+            f"profile {acquired.profile!r} is a name; expected Gaussian, Box or slr of throughplane, or what its "
+            "load_profile(path) returns"
+        )
     acquisition = acquisition_of(
         volume,
         sidecar,

@@ -58,6 +58,15 @@ def test_inspect_json_is_json(thick_scan, capsys):
     assert record["suitable"]
 
 
+def test_inspect_shows_what_upsample_would_make_of_the_same_flags(thick_scan, capsys):
+    assert run("inspect", thick_scan, "--json", "--gap", 0.8, "--profile", "slr", "--axis", 2) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert (record["thickness_mm"], record["thickness_source"]) == (pytest.approx(2.5), "flag")
+    assert (record["profile"], record["slice_axis_source"]) == ("slr", "flag")
+    assert run("inspect", thick_scan, "--thickness", 3, "--profile", "estimate") == 2
+    assert "leave one out" in capsys.readouterr().err
+
+
 def test_inspect_shows_what_it_refuses(thin, capsys):
     assert run("inspect", thin) == 3
     assert "isotropic" in " ".join(capsys.readouterr().out.split())
