@@ -143,13 +143,7 @@ def volume_from_image(image: SpatialImage, volume: int | None = None, name: str 
 
 def require_usable(volume: Volume, name: str) -> None:
     """Refuse volumes that hold no image: NaN, Inf, all zero, or beyond float32."""
-    if volume.data.dtype.kind == "f":
-        finite = np.isfinite(volume.data)
-        if not finite.all():
-            raise InputRefused(
-                f"{name} holds {int((~finite).sum())} voxels that are NaN or Inf, the first at index "
-                f"{tuple(int(i) for i in np.argwhere(~finite)[0])}; replace them first"
-            )
+    require_finite(volume, name)
     if not volume.data.any():
         raise InputRefused(f"{name} is zero everywhere; there is nothing to super-resolve")
     largest = max(-float(volume.data.min()), float(volume.data.max()))
@@ -157,6 +151,18 @@ def require_usable(volume: Volume, name: str) -> None:
         raise InputRefused(
             f"{name} has intensities of up to {largest:.3g}; expected {SMALLEST:g} to {LARGEST:g}, as float32 holds "
             "them; rescale it first"
+        )
+
+
+def require_finite(volume: Volume, name: str) -> None:
+    """Refuse volumes with NaN or Inf, which a weighted sum would spread."""
+    if volume.data.dtype.kind != "f":
+        return
+    finite = np.isfinite(volume.data)
+    if not finite.all():
+        raise InputRefused(
+            f"{name} holds {int((~finite).sum())} voxels that are NaN or Inf, the first at index "
+            f"{tuple(int(i) for i in np.argwhere(~finite)[0])}; replace them first"
         )
 
 

@@ -148,10 +148,11 @@ def compare_report(
 
 def _require_sensible(jobs: int, threads: int | None, resume: bool, retry_failed: bool) -> None:
     from forward_models import FlagConflict, InputRefused
+    from throughplane.device import require_threads
 
-    for flag, count in (("--jobs", jobs), ("--threads", threads)):
-        if count is not None and count < 1:
-            raise InputRefused(f"{flag} {count}; expected at least 1")
+    if jobs < 1:
+        raise InputRefused(f"--jobs {jobs}; expected at least 1")
+    require_threads(threads)
     if retry_failed and not resume:
         raise FlagConflict("--retry-failed would be ignored without --resume; pass both")
 

@@ -178,6 +178,8 @@ def read_study(out: Path) -> Study:
     Raises:
         InputRefused: there is none, or it is not readable.
     """
+    if not holds_study(out):
+        raise InputRefused(f"{out / STUDY} does not exist; expected a folder that throughplane compare filled")
     fields = _read(out / STUDY)
     try:
         degradations = tuple(Degradation(**d) for d in fields.pop("degradations"))
