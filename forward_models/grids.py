@@ -67,7 +67,7 @@ def thin_grid_for(thick: SliceGrid, spacing_mm: float) -> SliceGrid:
         )
     if thick.field_of_view_mm / spacing_mm > MOST_SLICES:
         raise InputRefused(
-            f"thin slices of {spacing_mm:g} mm would be {thick.field_of_view_mm / spacing_mm:.3g} of them; expected at "
+            f"thin slices of {spacing_mm:g} mm would be {thick.field_of_view_mm / spacing_mm:.0f} of them; expected at "
             f"most {MOST_SLICES}; pass a larger spacing"
         )
     return same_field_of_view(thick, spacing_mm)
