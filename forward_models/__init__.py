@@ -17,7 +17,7 @@ from forward_models.profiles import Box, Gaussian, Sampled, SliceProfile, load_p
 from forward_models.resample import resample, resampling_weights
 from forward_models.selection import SliceSelection, along, extended_weights, margin_for, slice_selection
 from forward_models.simulate import matching_voxels, simulate, truth_for
-from forward_models.volume import Volume, read_volume, require_usable, volume_from_image
+from forward_models.volume import Volume, read_volume, require_finite, require_usable, volume_from_image
 
 __all__ = [
     "Acquisition",
@@ -45,6 +45,7 @@ __all__ = [
     "plane_of",
     "read_sidecar",
     "read_volume",
+    "require_finite",
     "require_storable",
     "require_usable",
     "resample",

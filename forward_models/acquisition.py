@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from forward_models.errors import FlagConflict, InputRefused
-from forward_models.files import IMAGE_SUFFIXES
+from forward_models.files import stem
 from forward_models.grids import SliceGrid
 from forward_models.profiles import Gaussian, SliceProfile
 from forward_models.volume import Volume
@@ -119,8 +119,7 @@ class Sidecar:
 
 def sidecar_path(scan: Path) -> Path:
     """scan.json for scan.nii.gz."""
-    suffix = next((s for s in IMAGE_SUFFIXES if scan.name.endswith(s)), scan.suffix)
-    return scan.with_name(scan.name.removesuffix(suffix) + ".json")
+    return scan.parent / f"{stem(scan)}.json"
 
 
 def read_sidecar(path: Path) -> Sidecar:
@@ -222,14 +221,15 @@ def _slice_axis(volume: Volume, axis: int | None) -> tuple[int, Source]:
         )
     if axis is None and sizes[chosen] < MIN_ANISOTROPY * in_plane:
         raise InputRefused(
-            f"voxels of {described} mm: slice axis {chosen} has spacing {sizes[chosen]:.4g} mm, not larger than in "
-            f"plane ({in_plane:.4g} mm); the scan is isotropic and needs no super-resolution"
+            f"voxels of {described} mm: slice axis {chosen} has spacing {sizes[chosen]:.4g} mm, less than "
+            f"{MIN_ANISOTROPY:g} times that in plane ({in_plane:.4g} mm); the scan is isotropic and needs no "
+            "super-resolution"
         )
     smaller = min(sizes[i] for i in range(3) if i != chosen)
     if axis is not None and sizes[chosen] < MIN_ANISOTROPY * smaller:
         raise InputRefused(
-            f"voxels of {described} mm: --axis {axis} has spacing {sizes[chosen]:.4g} mm, not larger than in plane; "
-            "pass the thick axis"
+            f"voxels of {described} mm: --axis {axis} has spacing {sizes[chosen]:.4g} mm, less than "
+            f"{MIN_ANISOTROPY:g} times that in plane ({smaller:.4g} mm); pass the thick axis"
         )
     return chosen, Source.HEADER if axis is None else Source.FLAG
 
@@ -250,7 +250,8 @@ def _thickness(
     sidecar.require("SliceThickness")
     if sidecar.thickness_mm is not None:
         sidecar.require("SpacingBetweenSlices")  # used for notes only
-        return sidecar.thickness_mm, Source.SIDECAR, tuple(_spacing_notes(spacing, sidecar))
+        notes = _sidecar_notes(spacing, sidecar.thickness_mm, sidecar.spacing_mm)
+        return sidecar.thickness_mm, Source.SIDECAR, tuple(notes)
     note = (
         f"slice thickness is not recorded: ASSUMING NO GAP, thickness {spacing:.4g} mm; "
         "pass --thickness or --gap if you know better"
@@ -286,19 +287,25 @@ def _stated_thickness(spacing: float, thickness_mm: float | None, gap_mm: float 
     return spacing - gap_mm
 
 
-def _spacing_notes(spacing: float, sidecar: Sidecar) -> list[str]:
-    thickness, tag = sidecar.thickness_mm, sidecar.spacing_mm
-    if thickness is None or tag is None or abs(tag - spacing) <= SAME_MM:
-        return []
+def _sidecar_notes(spacing: float, thickness: float, tag: float | None) -> Iterator[str]:
+    """What is odd about the sidecar's SliceThickness, and its SpacingBetweenSlices if it has that `tag`."""
+    if thickness > spacing + SAME_MM:
+        yield (
+            f"the sidecar's SliceThickness = {thickness:g} says that slices overlap: they lie {spacing:.4g} mm apart; "
+            "pass --thickness or --gap if you know better"
+        )
+    if tag is None or abs(tag - spacing) <= SAME_MM:
+        return
     if abs(thickness + tag - spacing) <= max(SAME_MM, 0.02 * spacing):
-        return [
+        yield (
             f"the sidecar's SpacingBetweenSlices = {tag:g} is the gap: slices lie {spacing:.4g} mm apart, "
             f"thickness {thickness:g} mm; positions are followed"
-        ]
-    return [
-        f"the sidecar's SpacingBetweenSlices = {tag:g} contradicts the positions, {spacing:.4g} mm apart; "
-        "positions are followed"
-    ]
+        )
+    else:
+        yield (
+            f"the sidecar's SpacingBetweenSlices = {tag:g} contradicts the positions, {spacing:.4g} mm apart; "
+            "positions are followed"
+        )
 
 
 def _acquired_samples(fields: Mapping[str, Any]) -> dict[int, int]:

@@ -18,6 +18,12 @@ IMAGE_SUFFIXES = (".nii.gz", ".nii", ".mgz")
 MGH_DTYPES = ("uint8", "int16", "int32", "float32")
 
 
+def stem(path: Path) -> str:
+    """scan for scan.nii.gz."""
+    suffix = next((s for s in IMAGE_SUFFIXES if path.name.endswith(s)), path.suffix)
+    return path.name.removesuffix(suffix)
+
+
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file, hexadecimal."""
     digest = hashlib.sha256()
@@ -77,7 +83,7 @@ def atomic_files(*targets: Path) -> Iterator[Mapping[Path, Path]]:
     staged: dict[Path, Path] = {}
     try:
         for target in targets:
-            suffix = next((s for s in IMAGE_SUFFIXES if target.name.endswith(s)), target.suffix)
+            suffix = target.name.removeprefix(stem(target))
             handle, name = tempfile.mkstemp(prefix=".throughplane-", suffix=suffix, dir=target.parent)
             os.close(handle)
             staged[target] = Path(name)

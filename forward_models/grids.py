@@ -7,6 +7,7 @@ from jaxtyping import Float
 
 from forward_models.errors import InputRefused
 
+MOST_SLICES = 4096  # thin ones; W and its inverses are dense matrices of so many columns
 ROUNDING = 1e-3  # samples; spacings in headers are rounded to float32
 
 
@@ -56,11 +57,17 @@ def thin_grid_for(thick: SliceGrid, spacing_mm: float) -> SliceGrid:
     """The thin grid with slices of exactly `spacing_mm` that keeps the field of view of the thick stack.
 
     Raises:
-        InputRefused: `spacing_mm` is not positive or not smaller than the spacing of the thick slices.
+        InputRefused: `spacing_mm` is not positive, not smaller than the spacing of the thick slices, or so small that
+            the thin slices could not be counted out.
     """
     if not 0 < spacing_mm < thick.spacing_mm:
         raise InputRefused(
             f"thin slices of {spacing_mm:g} mm asked for slices every {thick.spacing_mm:g} mm; "
             f"pass a spacing between 0 and {thick.spacing_mm:g} mm"
+        )
+    if thick.field_of_view_mm / spacing_mm > MOST_SLICES:
+        raise InputRefused(
+            f"thin slices of {spacing_mm:g} mm would be {thick.field_of_view_mm / spacing_mm:.0f} of them; expected at "
+            f"most {MOST_SLICES}; pass a larger spacing"
         )
     return same_field_of_view(thick, spacing_mm)

@@ -192,7 +192,9 @@ def load_profile(path: Path) -> Sampled:
     Raises:
         InputRefused: the file is missing, is not such a file, or does not describe a symmetric, non-negative profile.
     """
-    expected = "expected .json with offsets_mm and weights, or .npy of shape (n, 2) with those columns"
+    expected = (
+        "expected gaussian, box, slr, .json with offsets_mm and weights, or .npy of shape (n, 2) with those columns"
+    )
     try:
         if path.suffix == ".json":
             table = json.loads(path.read_text(encoding="utf-8"))
@@ -206,7 +208,7 @@ def load_profile(path: Path) -> Sampled:
     except InputRefused:
         raise
     except FileNotFoundError:
-        raise InputRefused(f"slice profile {path} does not exist; {expected}, or gaussian, box, slr") from None
+        raise InputRefused(f"slice profile {path} does not exist; {expected}") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputRefused(f"{path} is not a slice profile ({error}); {expected}") from None
     try:

@@ -17,6 +17,7 @@ from forward_models.files import IMAGE_SUFFIXES, file_sha256
 from forward_models.grids import SliceGrid
 
 DISAGREEMENT_MM = 0.1  # sform and qform that place every corner within this distance say the same
+SMALLEST, LARGEST = 1e-30, 1e30  # of the largest magnitude: what float32 holds, with room for sums
 SHEAR = 1e-4  # largest cosine between two array axes: 0.03 mm over a head
 Dtype = Literal["float32", "like-input"]
 
@@ -114,7 +115,7 @@ def read_volume(path: Path, volume: int | None = None) -> Volume:
     if not path.exists():
         raise InputRefused(f"{path} does not exist")
     if not path.is_file() or not path.name.endswith(IMAGE_SUFFIXES):
-        raise InputRefused(f"{path} is not a file ending in .nii, .nii.gz or .mgz")
+        raise InputRefused(f"{path} is not a file ending in .nii, .nii.gz or .mgz; convert DICOM with dcm2niix first")
     try:
         image = nib.load(path)
         assert isinstance(image, SpatialImage)  # every format with these suffixes is one
@@ -141,16 +142,28 @@ def volume_from_image(image: SpatialImage, volume: int | None = None, name: str 
 
 
 def require_usable(volume: Volume, name: str) -> None:
-    """Refuse volumes that hold no image: NaN, Inf, all zero."""
-    if volume.data.dtype.kind == "f":
-        finite = np.isfinite(volume.data)
-        if not finite.all():
-            raise InputRefused(
-                f"{name} holds {int((~finite).sum())} voxels that are NaN or Inf, the first at index "
-                f"{tuple(int(i) for i in np.argwhere(~finite)[0])}; replace them first"
-            )
+    """Refuse volumes that hold no image: NaN, Inf, all zero, or beyond float32."""
+    require_finite(volume, name)
     if not volume.data.any():
         raise InputRefused(f"{name} is zero everywhere; there is nothing to super-resolve")
+    largest = max(-float(volume.data.min()), float(volume.data.max()))
+    if not SMALLEST <= largest <= LARGEST:
+        raise InputRefused(
+            f"{name} has intensities of up to {largest:.3g}; expected {SMALLEST:g} to {LARGEST:g}, as float32 holds "
+            "them; rescale it first"
+        )
+
+
+def require_finite(volume: Volume, name: str) -> None:
+    """Refuse volumes with NaN or Inf, which a weighted sum would spread."""
+    if volume.data.dtype.kind != "f":
+        return
+    finite = np.isfinite(volume.data)
+    if not finite.all():
+        raise InputRefused(
+            f"{name} holds {int((~finite).sum())} voxels that are NaN or Inf, the first at index "
+            f"{tuple(int(i) for i in np.argwhere(~finite)[0])}; replace them first"
+        )
 
 
 def _nifti_header(image: SpatialImage, name: str) -> tuple[nib.Nifti1Header, tuple[str, ...]]:

@@ -1,5 +1,6 @@
 """The command line. Parsing and printing only; everything else is a library call."""
 
+import os
 import signal
 import sys
 import traceback
@@ -11,6 +12,7 @@ from cyclopts import App, CycloptsError
 from throughplane.version import version
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_REFUSED, EXIT_MEMORY, EXIT_WEIGHTS, EXIT_INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
+EXIT_UNHEARD = 141  # as a shell reports a program that a closed pipe ended
 
 app = App(
     name="throughplane",
@@ -50,11 +52,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
         code = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+        sys.stdout.flush()
         return code if isinstance(code, int) else EXIT_OK
     except CycloptsError as error:
         return _told(error, EXIT_USAGE, tokens)
     except KeyboardInterrupt:
         return _told("interrupted; nothing was written", EXIT_INTERRUPTED, tokens)
+    except (BrokenPipeError, SystemExit):  # rich, where it meets a closed pipe first, raises the latter
+        return _unheard()
     except Exception as error:
         return _told(error, _exit_code(error), tokens)
     finally:
@@ -93,6 +98,12 @@ def _failure(error: Exception, message: str) -> str:
     if isinstance(error, TrainingDiverged):
         return f"training diverged: {message}; nothing was written; try another --seed, or --method inverse"
     return f"unexpected {type(error).__name__}: {message}; please report it with the output of --debug"
+
+
+def _unheard() -> int:
+    """Whoever read what is printed has closed the pipe (`| head`): nothing more is said, not even while exiting."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return EXIT_UNHEARD
 
 
 def _interrupt(_signum: int, _frame: FrameType | None) -> None:

@@ -8,14 +8,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from cyclopts import Group, Parameter
+from cyclopts import Group, Parameter, validators
 
 if TYPE_CHECKING:  # at run time each command imports what it needs, so that --help comes at once
     from forward_models import SliceProfile, Volume
     from forward_models.acquisition import ProfileFamily
     from forward_models.in_plane import InPlane
     from throughplane.outputs import Writer
-    from throughplane.pipeline import Acquired
+    from throughplane.reading import Acquired
     from throughplane.terminal import Teller
 
 MethodName = Literal["eclare", "focvs", "smore", "cubic", "inverse"]
@@ -28,7 +28,9 @@ EXIT_OK, EXIT_REFUSED = 0, 3
 acquisition_group = Group("How the scan was acquired", sort_key=1)
 method_group = Group("Method", sort_key=2)
 run_group = Group("Run", sort_key=3)
-Flag = Parameter(negative=())
+Flag = Parameter(negative=(), show_default=False)
+Quiet = Parameter(name=["--quiet", "-q"], negative=(), show_default=False)
+Seed = Parameter(validator=validators.Number(gte=0, lt=2**63))  # what torch and numpy both take
 
 
 @Parameter(name="*", group=acquisition_group)
@@ -73,7 +75,7 @@ class MethodFlags:
     """Cost of a method that learns or samples: fast, standard (the default) or best. instant, for eclare and focvs,
     takes the network that comes with throughplane without training it."""
 
-    seed: int | None = None
+    seed: Annotated[int | None, Seed] = None
     """Of a method that draws random numbers. Default 0."""
 
     save_network: Path | None = None
@@ -88,6 +90,7 @@ class MethodFlags:
 
     consistent: bool | None = None
     """Make the result of eclare explain the scan exactly, as a last step. On unless --no-consistent."""
+
     prior: Path | None = None
     """Checkpoint folder of the prior that focvs samples, of slices or volumes. By default the one that comes with the
     package."""
@@ -125,10 +128,10 @@ class RunFlags:
     json_record: Path | None = None
     """Where the JSON record goes. By default beside OUT."""
 
-    quiet: Annotated[bool, Parameter(name=["--quiet", "-q"], negative=())] = False
+    quiet: Annotated[bool, Quiet] = False
     """Tell errors only."""
 
-    verbose: Annotated[bool, Parameter(name=["--verbose", "-v"], negative=())] = False
+    verbose: Annotated[bool, Parameter(name=["--verbose", "-v"], negative=(), show_default=False)] = False
     """Tell more."""
 
     debug: Annotated[bool, Flag] = False
@@ -139,8 +142,8 @@ def inspect(
     scan: Path,
     /,
     *,
-    as_json: Annotated[bool, Parameter(name="--json", negative=())] = False,
-    volume: int | None = None,
+    as_json: Annotated[bool, Parameter(name="--json", negative=(), show_default=False)] = False,
+    acquisition: AcquisitionFlags | None = None,
     debug: Annotated[bool, Flag] = False,
 ) -> int:
     """Say how a scan was acquired and whether super-resolution makes sense.
@@ -151,8 +154,6 @@ def inspect(
         A .nii, .nii.gz or .mgz file. The JSON sidecar beside it is read too.
     as_json
         Print JSON instead of a table.
-    volume
-        Which volume of a 4-D file, from 0.
     debug
         Show tracebacks.
     """
@@ -162,7 +163,9 @@ def inspect(
     from throughplane.inspection import inspect as inspect_volume
     from throughplane.terminal import show_inspection, stdout
 
-    found = inspect_volume(read_volume(scan, volume), read_sidecar(sidecar_path(scan)), str(scan))
+    acquired = replace(_acquired(acquisition or AcquisitionFlags()), in_plane_mm="auto")
+    volume, sidecar = read_volume(scan, acquired.volume), read_sidecar(sidecar_path(scan))
+    found = inspect_volume(volume, sidecar, str(scan), acquired)
     if as_json:
         print(json.dumps(as_record(found), indent=2))
     else:
@@ -180,7 +183,7 @@ def simulate(
     profile: str = "gaussian",
     axis: int = 2,
     noise: float = 0.0,
-    seed: int | None = None,
+    seed: Annotated[int | None, Seed] = None,
     volume: int | None = None,
     run: RunFlags | None = None,
 ) -> int:
@@ -193,7 +196,8 @@ def simulate(
     out
         The scan to write. Its JSON record is also its sidecar: SliceThickness, SpacingBetweenSlices and the rest.
     thickness
-        Slice thickness in mm, the full width at half maximum of the slice profile.
+        Slice thickness in mm, the full width at half maximum of the slice profile. Required, unless --profile is a
+        file.
     gap
         Gap between slices in mm, negative where they overlap.
     profile
@@ -260,7 +264,8 @@ def upsample(
     from forward_models import require_storable
     from throughplane.companions import carry_file
     from throughplane.outputs import image_writer
-    from throughplane.pipeline import How, carry_out, plan, read_other, read_scan
+    from throughplane.pipeline import How, carry_out, plan
+    from throughplane.reading import read_other, read_scan
     from throughplane.terminal import Teller
 
     acquired, how, run = acquisition or AcquisitionFlags(), method or MethodFlags(), run or RunFlags()
@@ -338,8 +343,8 @@ def project(
         The volume to write, on the grid of SR, and OUT.json beside it.
     """
     from forward_models import read_volume
-    from throughplane.pipeline import read_scan
     from throughplane.projection import project as project_volume
+    from throughplane.reading import read_scan
     from throughplane.terminal import Teller
 
     acquired, run = acquisition or AcquisitionFlags(), run or RunFlags()
@@ -364,9 +369,9 @@ def profile(
     estimator: Estimator = "variograms",
     axis: int | None = None,
     volume: int | None = None,
-    seed: int = 0,
+    seed: Annotated[int, Seed] = 0,
     force: Annotated[bool, Flag] = False,
-    quiet: Annotated[bool, Parameter(name=["--quiet", "-q"], negative=())] = False,
+    quiet: Annotated[bool, Quiet] = False,
     debug: Annotated[bool, Flag] = False,
 ) -> int:
     """Estimate the slice profile from the scan itself.
@@ -449,7 +454,7 @@ def demo(
     gap
         Gap between slices in mm.
     preset
-        Cost of eclare: fast, standard or best.
+        Cost of eclare. instant trains nothing.
     force
         Replace what an earlier demo wrote.
     debug
@@ -475,8 +480,8 @@ def require_installed(what: str, extra: str, *packages: str) -> None:
 
 def _acquired(flags: AcquisitionFlags) -> "Acquired":
     """What the flags say; `--profile estimate` and `espreso` leave the profile to the scan."""
-    from throughplane.pipeline import Acquired
     from throughplane.profile import ESTIMATORS
+    from throughplane.reading import Acquired
 
     estimator = {"estimate": ESTIMATORS["variograms"], "espreso": ESTIMATORS["espreso"]}.get(flags.profile or "")
     profile = None if flags.profile is None or estimator else _profile_flag(flags.profile)
@@ -559,10 +564,9 @@ def _map_names(how: MethodFlags, others: int) -> tuple[str, ...]:
 
 def _beside(out: Path, name: str) -> Path:
     """thin_std.nii.gz for thin.nii.gz."""
-    from forward_models.files import IMAGE_SUFFIXES
+    from forward_models.files import stem
 
-    suffix = next((s for s in IMAGE_SUFFIXES if out.name.endswith(s)), out.suffix)
-    return out.with_name(f"{out.name.removesuffix(suffix)}_{name}{suffix}")
+    return out.parent / f"{stem(out)}_{name}{out.name.removeprefix(stem(out))}"
 
 
 def _refuse_unsaved(how: MethodFlags, dry_run: bool, others: Sequence[Path] | None) -> None:

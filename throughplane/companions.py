@@ -8,7 +8,16 @@ import torch
 from jaxtyping import Bool, Float, Shaped
 from scipy.ndimage import distance_transform_edt
 
-from forward_models import Acquisition, InputRefused, SliceGrid, Volume, along, read_volume, resampling_weights
+from forward_models import (
+    Acquisition,
+    InputRefused,
+    SliceGrid,
+    Volume,
+    along,
+    read_volume,
+    require_finite,
+    resampling_weights,
+)
 
 SAME_PLACE_MM = 1e-2
 MOST_LABELS = 256
@@ -42,8 +51,9 @@ def carry(companion: Volume, scan: Volume, acquisition: Acquisition, thin: Slice
     voxel gets one of them. Anything else is interpolated by a cubic spline, like the method `cubic`.
 
     Raises:
-        InputRefused: the companion does not lie on the grid of the scan.
+        InputRefused: the companion does not lie on the grid of the scan, or holds NaN or Inf.
     """
+    require_finite(companion, "it")
     _require_same_grid(companion, scan)
     axis, spacing = acquisition.axis, acquisition.in_plane_mm
     data = np.moveaxis(companion.data, axis, -1)
@@ -92,7 +102,7 @@ def _signed_distance(
 
 
 def _holds_labels(data: Shaped[np.ndarray, "a b k"]) -> bool:
-    if data.dtype.kind == "f" and not (np.isfinite(data).all() and np.array_equal(data, np.rint(data))):
+    if data.dtype.kind == "f" and not np.array_equal(data, np.rint(data)):
         return False
     return np.unique(data).size <= MOST_LABELS
 

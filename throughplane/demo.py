@@ -22,7 +22,8 @@ from throughplane.methods import MethodName, Preset
 from throughplane.metrics import Scores, data_range_of, head_mask, score
 from throughplane.outputs import check_targets, image_writer, json_writer, write_all
 from throughplane.pictures import comparison, nearest_slices
-from throughplane.pipeline import How, Result, Scan, carry_out, plan
+from throughplane.pipeline import How, Result, carry_out, plan
+from throughplane.reading import Scan
 from throughplane.simulation import Simulation, simulate_volume
 from throughplane.terminal import Teller
 

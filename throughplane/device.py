@@ -11,6 +11,8 @@ import torch
 
 from forward_models import InputRefused
 
+MOST_THREADS = 1024
+
 
 class OutOfMemory(MemoryError):
     """There is not enough memory; the message says on which device and what to do. Exit code 4."""
@@ -39,9 +41,9 @@ def device_named(name: str) -> torch.device:
 
 
 def require_threads(count: int | None) -> None:
-    """Refuse a number of threads that is none; None leaves it to torch."""
-    if count is not None and count < 1:
-        raise InputRefused(f"--threads {count}; expected at least 1")
+    """Refuse a number of threads that is none, or that would crash OpenMP; None leaves it to torch."""
+    if count is not None and not 1 <= count <= MOST_THREADS:
+        raise InputRefused(f"--threads {count}; expected at least 1 and at most {MOST_THREADS}")
 
 
 @contextmanager

@@ -8,16 +8,15 @@ import torch
 
 from forward_models import (
     Acquisition,
+    FlagConflict,
     InputRefused,
     Sidecar,
     Volume,
-    acquisition_of,
     noise_sd,
     plane_of,
-    require_usable,
     thin_grid_for,
 )
-from forward_models.in_plane import with_in_plane
+from throughplane.reading import Acquired, understood
 
 
 @dataclass(frozen=True)
@@ -41,11 +40,16 @@ class Inspection:
         return self.refusal is None
 
 
-def inspect(volume: Volume, sidecar: Sidecar, name: str) -> Inspection:
-    """Work out how a scan was acquired, or why it cannot be super-resolved."""
+def inspect(volume: Volume, sidecar: Sidecar, name: str, acquired: Acquired) -> Inspection:
+    """Work out how a scan was acquired, or why it cannot be super-resolved.
+
+    Raises:
+        FlagConflict: what the caller says contradicts itself.
+    """
     try:
-        require_usable(volume, name)
-        return Inspection(name, volume, with_in_plane(acquisition_of(volume, sidecar), volume, sidecar, "auto"), None)
+        return Inspection(name, volume, understood(volume, name, sidecar, acquired).acquisition, None)
+    except FlagConflict:
+        raise
     except InputRefused as refusal:
         return Inspection(name, volume, None, str(refusal))
 

@@ -9,6 +9,7 @@ from skimage.filters import threshold_otsu
 from skimage.metrics import structural_similarity
 
 SSIM_REACH = 5  # voxels: a Gaussian of 1.5 voxels cut off at 3.5 standard deviations, as scikit-image does
+RANGE_PERCENTILES = (0.1, 99.9)
 QUANTILES = np.linspace(0.005, 0.995, 200)
 
 
@@ -92,7 +93,7 @@ def _gradient_distance(
 
 def data_range_of(truth: Float[np.ndarray, "i j k"], mask: Bool[np.ndarray, "i j k"]) -> float:
     """From the 0.1st to the 99.9th percentile of the truth within the mask."""
-    low, high = np.percentile(truth[mask], [0.1, 99.9])
+    low, high = np.percentile(truth[mask], RANGE_PERCENTILES)
     return float(high - low)
 
 

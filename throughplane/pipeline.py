@@ -1,6 +1,5 @@
-"""One scan's way through the house: volume, acquisition, working order, method, volume."""
+"""One scan's way through the house: acquisition, working order, method, volume."""
 
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,28 +10,20 @@ import nibabel as nib
 import numpy as np
 import torch
 
-from eclare import SavedNetwork, load_starting_network
+from eclare import PRESETS, SavedNetwork, load_starting_network
 from forward_models import (
-    Acquisition,
     FlagConflict,
     InputRefused,
-    Sidecar,
     SliceGrid,
     SliceProfile,
     SliceSelection,
     Volume,
-    acquisition_of,
     noise_sd,
-    read_sidecar,
-    read_volume,
-    require_usable,
-    sidecar_path,
     slice_selection,
     thin_grid_for,
-    volume_from_image,
 )
 from forward_models.acquisition import ProfileFamily
-from forward_models.in_plane import InPlane, with_in_plane
+from forward_models.in_plane import InPlane
 from forward_models.placed import PlacedStack, placed
 from forward_models.progress import Progress, silent
 from forward_models.stack import Stack, stack_of
@@ -48,30 +39,18 @@ from throughplane.device import (
 )
 from throughplane.inspection import acquisition_record, geometry_record
 from throughplane.methods import METHODS, Method, MethodName, Preset, applied_again, learned
-from throughplane.profile import Estimator, with_estimate, with_thickness_found
+from throughplane.profile import with_thickness_found
+from throughplane.reading import Acquired, Scan, read_other, read_scan
 from throughplane.residual import left_over, residual_record
 from throughplane.sampling import Sampler, load_sampler
 from throughplane.sampling_together import sampled_jointly
+from throughplane.software import software_record
 from throughplane.together import Another, explained, fitted, jointly
-from throughplane.version import version
 
 DEFAULT_PRESET: Preset = "standard"
 DEFAULT_SEED = 0
 NO_START = "none"
 TIMED_SHARE = 4  # of the rows of a scan: one in so many
-
-
-@dataclass(frozen=True)
-class Acquired:
-    """What a caller knows of the acquisition; None leaves it to the file and its sidecar."""
-
-    thickness_mm: float | None = None
-    gap_mm: float | None = None
-    profile: ProfileFamily | SliceProfile | None = None
-    axis: int | None = None
-    volume: int | None = None
-    in_plane_mm: InPlane = None
-    estimator: Estimator | None = None  # of the profile and the thickness, where the scan shall tell them
 
 
 @dataclass(frozen=True)
@@ -107,20 +86,6 @@ class How:
     device: str = "auto"
     threads: int | None = None
     dtype: Dtype = "float32"
-
-
-@dataclass(frozen=True, eq=False)
-class Scan:
-    """A scan that has been read, found usable, and understood."""
-
-    name: str
-    volume: Volume
-    acquisition: Acquisition
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What the user should know before trusting the result, one line each."""
-        return (*self.volume.warnings, *self.acquisition.notes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -285,40 +250,6 @@ def super_resolve(
     return carry_out(plan(read, how, [read_other(other) for other in others]), progress)
 
 
-def read_scan(scan: str | Path | nib.spatialimages.SpatialImage, acquired: Acquired) -> Scan:
-    """Read a scan and work out how it was acquired; arguments and errors as for `super_resolve`."""
-    if isinstance(scan, str | Path):
-        path = Path(scan)
-        volume, name, sidecar = read_volume(path, acquired.volume), str(path), read_sidecar(sidecar_path(path))
-    else:
-        volume, name, sidecar = volume_from_image(scan, acquired.volume), "image", Sidecar()
-    require_usable(volume, name)
-    acquisition = acquisition_of(
-        volume,
-        sidecar,
-        axis=acquired.axis,
-        thickness_mm=acquired.thickness_mm,
-        gap_mm=acquired.gap_mm,
-        profile=acquired.profile,
-    )
-    if acquired.estimator is not None:
-        acquisition = with_estimate(volume, acquisition, acquired.estimator)
-    return Scan(name, volume, with_in_plane(acquisition, volume, sidecar, acquired.in_plane_mm))
-
-
-def read_other(scan: str | Path | nib.spatialimages.SpatialImage) -> Scan:
-    """A further scan of the head; only its own sidecar says how it was acquired.
-
-    Raises:
-        InputRefused: as for `read_scan`, and for more than one volume.
-    """
-    try:
-        return read_scan(scan, Acquired(in_plane_mm="auto"))
-    except InputRefused as refusal:
-        scope = "; flags about the acquisition describe the first scan only" if "--" in str(refusal) else ""
-        raise InputRefused(f"--with {scan if isinstance(scan, str | Path) else 'image'}: {refusal}{scope}") from None
-
-
 def plan(scan: Scan, how: How, others: Sequence[Scan] = ()) -> Plan:
     """Settle everything that can be settled, and refuse what cannot, before the arithmetic starts."""
     _refuse_ignored(how)
@@ -379,13 +310,16 @@ def _method(how: How) -> Method:
 def _refuse_ignored(how: How) -> None:
     if how.method not in METHODS:
         raise InputRefused(f"method {how.method!r} is unknown; expected one of {', '.join(METHODS)}")
+    if how.preset is not None and how.preset not in PRESETS:
+        raise InputRefused(f"preset {how.preset!r} is unknown; expected one of {', '.join(PRESETS)}")
     learning = [(flag, value) for flag, value in (("--preset", how.preset), ("--seed", how.seed)) if value is not None]
     for flag, value in learning:
         if not METHODS[how.method].learns:
             raise FlagConflict(f"{flag} {value} would be ignored: --method {how.method} learns nothing; leave one out")
         if how.network is not None:
             raise FlagConflict(f"{flag} {value} would be ignored: with --network nothing is learned; leave one out")
-    of_eclare = {"--network": how.network, "--init": how.init, "--consistent": how.consistent}
+    consistent = "--no-consistent" if how.consistent is False else "--consistent"
+    of_eclare = {"--network": how.network, "--init": how.init, consistent: how.consistent}
     of_focvs: dict[str, object] = {"--prior": how.prior, "--samples": how.samples}
     of_focvs |= {"--noise-aware": how.noise_aware or None, "--adapt": how.adapt_minutes}
     for owner, flags in (("eclare", of_eclare), ("focvs", of_focvs)):
@@ -515,17 +449,3 @@ def measured_map(thin: Volume, selection: SliceSelection) -> Volume:
     shape[selection.axis] = selection.thin.count
     share = selection.measured_share.numpy().astype(np.float32).reshape(shape)
     return replace(thin, data=np.broadcast_to(share, thin.data.shape))
-
-
-def software_record() -> dict[str, Any]:
-    """Versions that a result depends on."""
-    return {
-        "GeneratedBy": [{"Name": "throughplane", "Version": version()}],
-        "software": {
-            "throughplane": version(),
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-            "nibabel": nib.__version__,
-        },
-    }

@@ -21,6 +21,7 @@ from forward_models import (
 )
 from forward_models.acquisition import Source
 from throughplane.outputs import Writer
+from throughplane.software import software_record
 
 EstimatorName = Literal["variograms", "espreso"]
 
@@ -131,8 +132,6 @@ def _told(trace: ProfileTrace) -> str:
 
 def as_record(found: Estimate) -> dict[str, Any]:
     """What `--profile` reads, and where it comes from."""
-    from throughplane.pipeline import software_record
-
     trace = found.trace
     posterior = {} if trace.fit is None else trace.fit.posterior
     return {

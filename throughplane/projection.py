@@ -5,13 +5,15 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from forward_models import InputRefused, SliceGrid, Volume, noise_sd, slice_selection
+from forward_models import InputRefused, SliceGrid, Volume, noise_sd, require_finite, slice_selection
 from forward_models.volume import Dtype
 from throughplane.device import Stopwatch, memory_errors_told, peak_memory_bytes
 from throughplane.inspection import acquisition_record, geometry_record
 from throughplane.orientation import stored_like
-from throughplane.pipeline import Result, Scan, software_record
+from throughplane.pipeline import Result
+from throughplane.reading import Scan
 from throughplane.residual import left_over, residual_record, root_mean_square
+from throughplane.software import software_record
 
 SAME_PLACE_MM = 1e-2
 
@@ -24,9 +26,10 @@ def project(thin: Volume, thin_name: str, scan: Scan, dtype: Dtype = "float32") 
     order. Where slices overlap the correction is damped; the record says by how much.
 
     Raises:
-        InputRefused: the two do not share their in-plane grid.
+        InputRefused: the two do not share their in-plane grid, or `thin` holds NaN or Inf.
     """
     clock = Stopwatch()
+    require_finite(thin, thin_name)
     acquisition = scan.acquisition
     axis = acquisition.axis
     ordered = _stored_like(thin, scan.volume, axis, thin_name)

@@ -1,5 +1,6 @@
 """`throughplane simulate`: a thick-slice scan with a sidecar that says how it was made."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,7 +8,7 @@ import torch
 
 from forward_models import FlagConflict, InputRefused, SliceProfile, Volume, matching_voxels, require_usable, simulate
 from throughplane.inspection import geometry_record
-from throughplane.pipeline import software_record
+from throughplane.software import software_record
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,7 @@ class Simulation:
 
     Raises:
         FlagConflict: a seed without noise.
-        InputRefused: an axis that is none, or negative noise.
+        InputRefused: an axis that is none, negative noise, or a gap that is no number.
     """
 
     profile: SliceProfile
@@ -28,8 +29,10 @@ class Simulation:
     def __post_init__(self) -> None:
         if self.axis not in (0, 1, 2):
             raise InputRefused(f"--axis {self.axis} is not an array axis; expected 0, 1 or 2")
-        if not self.noise_sd >= 0:
+        if not 0 <= self.noise_sd < math.inf:
             raise InputRefused(f"--noise {self.noise_sd:g}; expected a standard deviation of 0 or more")
+        if not math.isfinite(self.gap_mm):
+            raise InputRefused(f"--gap {self.gap_mm:g}; expected a number of mm")
         if self.seed is not None and self.noise_sd == 0:
             raise FlagConflict(f"--seed {self.seed} would be ignored without --noise; leave one out")
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from throughplane.commands import EXIT_OK, Flag, require_installed
+from throughplane.commands import EXIT_OK, Flag, Quiet, Seed, require_installed
 
 if TYPE_CHECKING:  # at run time each command imports what it needs, so that --help comes at once
     from throughplane.studies.running import Planned, Progress
@@ -30,12 +30,12 @@ def compare(
     external: Annotated[list[str] | None, Parameter(negative=(), show_default=False)] = None,
     jobs: int = 1,
     threads: int | None = None,
-    seed: int = 0,
+    seed: Annotated[int, Seed] = 0,
     time_limit: float = 120.0,
     resume: Annotated[bool, Flag] = False,
     retry_failed: Annotated[bool, Flag] = False,
     dry_run: Annotated[bool, Flag] = False,
-    quiet: Annotated[bool, Parameter(name=["--quiet", "-q"], negative=())] = False,
+    quiet: Annotated[bool, Quiet] = False,
     debug: Annotated[bool, Flag] = False,
 ) -> int:
     """Compare methods on simulated scans of thin volumes: one record per job, from which compare-report makes tables.
@@ -148,10 +148,11 @@ def compare_report(
 
 def _require_sensible(jobs: int, threads: int | None, resume: bool, retry_failed: bool) -> None:
     from forward_models import FlagConflict, InputRefused
+    from throughplane.device import require_threads
 
-    for flag, count in (("--jobs", jobs), ("--threads", threads)):
-        if count is not None and count < 1:
-            raise InputRefused(f"{flag} {count}; expected at least 1")
+    if jobs < 1:
+        raise InputRefused(f"--jobs {jobs}; expected at least 1")
+    require_threads(threads)
     if retry_failed and not resume:
         raise FlagConflict("--retry-failed would be ignored without --resume; pass both")
 

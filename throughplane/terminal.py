@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
@@ -75,37 +76,41 @@ def _lines(console: Console) -> Progress:
 def show_inspection(inspection: Inspection, console: Console) -> None:
     """The table of `throughplane inspect`."""
     record = as_record(inspection)
-    table = Table(title=inspection.name, show_header=False, title_justify="left", title_style="bold", min_width=60)
-    table.add_column(style="cyan")
-    table.add_column(overflow="fold")
+    table = _facts_about(inspection.name)
     sizes = " x ".join(f"{size:.4g}" for size in record["voxel_mm"])
     low, high = record["intensity_range"]
     table.add_row("array", f"{' x '.join(map(str, record['shape']))}, {record['dtype']}, {low:g} to {high:g}")
     table.add_row("voxels", f"{sizes} mm, orientation {record['orientation']}")
     if inspection.acquisition is not None:
         for name, text in _acquisition_rows(record):
-            table.add_row(name, text)
+            table.add_row(name, escape(text))
     for warning in (*record["warnings"], *record.get("notes", ())):
-        table.add_row("[yellow]note[/]", warning)
-    verdict = f"[red]refused[/]: {record['refusal']}" if record["refusal"] else "[green]can be super-resolved[/]"
-    table.add_row("verdict", verdict)
+        table.add_row("[yellow]note[/]", escape(warning))
+    refusal = record["refusal"]
+    table.add_row("verdict", f"[red]refused[/]: {escape(refusal)}" if refusal else "[green]can be super-resolved[/]")
     console.print(table)
 
 
 def show_profile(estimate: Estimate, console: Console) -> None:
     """The table of `throughplane profile`."""
     trace = estimate.trace
-    table = Table(title=estimate.name, show_header=False, title_justify="left", title_style="bold", min_width=60)
-    table.add_column(style="cyan")
-    table.add_column(overflow="fold")
+    table = _facts_about(estimate.name)
     table.add_row("FWHM", f"{trace.fwhm_mm:.2f} mm, 5 to 95 %: {_band(trace.plausible_mm)}")
     table.add_row("repeatability", f"{_band(trace.repeatability_mm)}, over slices or seeds")
     table.add_row("width", f"{trace.sd_mm:.2f} mm standard deviation")
     table.add_row("spacing", f"{estimate.spacing_mm:.4g} mm")
     for note in (*estimate.notes, *trace.doubts):
-        table.add_row("[yellow]note[/]", note)
+        table.add_row("[yellow]note[/]", escape(note))
     table.add_row("verdict", "[green]told by the scan[/]" if trace.informative else "[yellow]not told by the scan[/]")
     console.print(table)
+
+
+def _facts_about(name: str) -> Table:
+    """A table of two columns; what goes into it is read for colours, so texts of others must be escaped."""
+    table = Table(title=escape(name), show_header=False, title_justify="left", title_style="bold", min_width=60)
+    table.add_column(style="cyan")
+    table.add_column(overflow="fold")
+    return table
 
 
 def _band(interval: tuple[float, float]) -> str:
@@ -118,7 +123,7 @@ def _acquisition_rows(record: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("slices", f"{record['slices']} {record['plane']}{oblique}, array axis {record['slice_axis']}"),
         ("spacing", f"{record['spacing_mm']:.4g} mm (positions)"),
         ("thickness", f"{record['thickness_mm']:.4g} mm ({record['thickness_source']})"),
-        ("gap", f"{record['gap_mm'] + 0.0:.4g} mm"),
+        ("gap", f"{round(record['gap_mm'], 3) + 0.0:.4g} mm"),
         (
             "in plane",
             _in_plane(record["in_plane_mm"], record["in_plane_resolution_mm"], record["in_plane_resolution_source"]),

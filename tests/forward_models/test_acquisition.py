@@ -63,6 +63,13 @@ def test_positions_beat_the_spacing_tag(spacing_tag, note):
     assert [note in n for n in found.notes] == ([True] if note else [])
 
 
+@pytest.mark.parametrize(("thickness_mm", "said"), [(3.3, False), (5.0, True)])
+def test_overlap_that_only_the_sidecar_knows_of_is_noted(thickness_mm, said):
+    found = acquisition_of(scan((0.9, 0.9, 3.3)), Sidecar(thickness_mm, 3.3, "2D"))
+    assert any("says that slices overlap" in note for note in found.notes) == said
+    assert acquisition_of(scan((0.9, 0.9, 3.3)), thickness_mm=thickness_mm).notes == ()
+
+
 def test_a_3d_acquisition_is_mentioned():
     assert any("3-D acquisition" in n for n in acquisition_of(scan(), Sidecar(5.0, None, "3D")).notes)
 
@@ -100,7 +107,7 @@ def test_stacks_without_one_thick_axis_are_refused(voxel, message):
 
 def test_an_axis_settles_two_thick_ones_but_must_be_thick():
     assert acquisition_of(scan((1.0, 5.0, 5.0)), axis=1).axis == 1
-    with pytest.raises(InputRefused, match=r"--axis 0 has spacing 0\.9 mm, not larger than in plane"):
+    with pytest.raises(InputRefused, match=r"--axis 0 has spacing 0\.9 mm, less than 1\.1 times that in plane"):
         acquisition_of(scan(), axis=0)
     with pytest.raises(InputRefused, match="expected 0, 1 or 2"):
         acquisition_of(scan(), axis=3)

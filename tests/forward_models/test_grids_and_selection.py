@@ -10,7 +10,7 @@ from forward_models import Box, Gaussian, InputRefused, SliceGrid, slice_selecti
 
 
 @given(
-    count=st.integers(4, 300),
+    count=st.integers(4, 100),
     spacing=st.floats(1.5, 12.0),
     thin=st.floats(0.3, 1.4),
     middle=st.floats(-100, 100),

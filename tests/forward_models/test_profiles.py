@@ -90,7 +90,7 @@ def test_profiles_are_read_from_json_and_npy(tmp_path):
         ("p.json", '{"offsets_mm": [-1, 0, 2], "weights": [1, 2, 1]}', "increase evenly"),
         ("p.json", '{"offsets_mm": [0, 1], "weights": [1, 1]}', "at least 3"),
         ("p.json", '{"offsets_mm": [-1, 0, 1], "weights": [1, NaN, 1]}', "finite"),
-        ("p.txt", "1 2 1", "expected .json"),
+        ("p.txt", "1 2 1", "expected gaussian, box, slr, .json"),
         ("p.npy", "not numpy", "not a slice profile"),
     ],
 )

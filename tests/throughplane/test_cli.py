@@ -58,6 +58,15 @@ def test_inspect_json_is_json(thick_scan, capsys):
     assert record["suitable"]
 
 
+def test_inspect_shows_what_upsample_would_make_of_the_same_flags(thick_scan, capsys):
+    assert run("inspect", thick_scan, "--json", "--gap", 0.8, "--profile", "slr", "--axis", 2) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert (record["thickness_mm"], record["thickness_source"]) == (pytest.approx(2.5), "flag")
+    assert (record["profile"], record["slice_axis_source"]) == ("slr", "flag")
+    assert run("inspect", thick_scan, "--thickness", 3, "--profile", "estimate") == 2
+    assert "leave one out" in capsys.readouterr().err
+
+
 def test_inspect_shows_what_it_refuses(thin, capsys):
     assert run("inspect", thin) == 3
     assert "isotropic" in " ".join(capsys.readouterr().out.split())
@@ -282,6 +291,8 @@ def broken_scan(kind: str, folder: Path) -> Path:
         "NaN": (with_nan, affine),
         "Inf": (np.where(np.isnan(with_nan), np.inf, with_nan), affine),
         "all zero": (0 * RAMP, affine),
+        "beyond float32": (np.where(RAMP > 0, 1e300, 0), affine),
+        "below float32": (np.where(RAMP > 0, 1e-300, 0), affine),
         "one slice": (RAMP[:, :, :1], affine),
         "three slices": (RAMP[:, :, :3], affine),
         "sheared": (RAMP, affine @ np.array([[1, 0.1, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])),
@@ -291,6 +302,9 @@ def broken_scan(kind: str, folder: Path) -> Path:
     elif kind == "truncated":
         whole = save(folder / "whole.nii.gz", RAMP, affine).read_bytes()
         path.write_bytes(whole[: len(whole) // 2])
+    elif kind == "DICOM folder":
+        path = folder / "series"
+        path.mkdir()
     elif kind == "not a NIfTI":
         path.write_bytes(b"hello" * 200)
     elif kind == "singular":
@@ -324,6 +338,9 @@ def broken_scan(kind: str, folder: Path) -> Path:
         ("singular", "singular affine"),
         ("truncated", "damaged or truncated"),
         ("not a NIfTI", "not a readable NIfTI"),
+        ("beyond float32", "intensities of up to 1e+300; expected 1e-30 to 1e+30"),
+        ("below float32", "intensities of up to 1e-300; expected 1e-30 to 1e+30"),
+        ("DICOM folder", "convert DICOM with dcm2niix"),
         ("missing", "does not exist"),
     ],
 )
@@ -336,6 +353,35 @@ def test_bad_scans_get_one_line_exit_3_and_no_file(tmp_path, capsys, kind, messa
     assert told.startswith("throughplane: ")
     assert told.count("\n") == 1
     assert files_in(tmp_path) == before
+
+
+@pytest.mark.parametrize("argv", [(".", "out.nii.gz"), ("scan.nii.gz", "."), ("scan.nii.gz", ".", "--maps")])
+def test_a_folder_instead_of_a_file_gets_one_line(thick_scan, tmp_path, monkeypatch, capsys, argv):
+    monkeypatch.chdir(thick_scan.parent)
+    before = files_in(tmp_path)
+    assert run("upsample", *argv) == 3
+    told = capsys.readouterr().err
+    assert "." in told
+    assert told.count("\n") == 1
+    assert files_in(tmp_path) == before
+
+
+def test_names_and_reasons_are_shown_as_they_are(thick_scan, tmp_path, capsys):
+    """Brackets mean colours to the library that draws the table."""
+    odd = tmp_path / "scan[red][b].nii.gz"
+    odd.write_bytes(thick_scan.read_bytes())
+    (tmp_path / "scan[red][b].json").write_text('{"SliceThickness": ["a"]}')
+    assert run("inspect", odd) == 3
+    told = "".join(capsys.readouterr().out.replace("\u2502", "").split())
+    assert told.count("scan[red][b]") == 2
+    assert "SliceThicknessis['a']" in told
+
+
+def test_a_gap_of_rounding_is_told_as_none(tmp_path, capsys):
+    scan = save(tmp_path / "scan.nii.gz", RAMP, oblique_affine((1, 1, 2.9999995)))
+    (tmp_path / "scan.json").write_text('{"SliceThickness": 3}')
+    assert run("inspect", scan) == 0
+    assert "gap\u25020mm" in "".join(capsys.readouterr().out.split())
 
 
 def test_two_thick_axes_need_axis_and_spacing(tmp_path, capsys):
@@ -368,7 +414,7 @@ def test_a_thickness_passed_makes_a_bad_one_in_the_sidecar_irrelevant(thick_scan
         (["--thickness", "3", "--gap", "2"], 3, "add up to 5 mm"),
         (["--gap", "9"], 3, "leaves no slice"),
         (["--axis", "5"], 3, "expected 0, 1 or 2"),
-        (["--axis", "0"], 3, "not larger than in plane"),
+        (["--axis", "0"], 3, "less than 1.1 times that in plane"),
         (["--spacing", "7"], 3, "pass a spacing between 0 and"),
         (["--spacing", "-1"], 3, "pass a spacing between 0 and"),
         (["--spacing", "3.2"], 3, "thicker than the scan's own"),
@@ -376,7 +422,12 @@ def test_a_thickness_passed_makes_a_bad_one_in_the_sidecar_irrelevant(thick_scan
         (["--profile", "missing.json"], 3, "does not exist"),
         (["--device", "cuda:7"], 3, "not available on this machine"),
         (["--device", "toaster"], 3, "not a device"),
+        (["--spacing", "1e-4", "--method", "cubic"], 3, "expected at most 4096; pass a larger spacing"),
+        (["--profile", "lorentz"], 3, "expected gaussian, box, slr"),
         (["--threads", "0", "--method", "cubic"], 3, "expected at least 1"),
+        (["--threads", "1000000", "--method", "cubic"], 3, "at most 1024"),
+        (["--seed", "-1"], 2, "for --seed. Must be >= 0"),
+        (["--seed", "99999999999999999999"], 2, "for --seed. Must be < 9223372036854775808"),
         (["--method", "cubic", "--preset", "fast"], 2, "--preset fast would be ignored: --method cubic"),
         (["--method", "inverse", "--seed", "1"], 2, "--seed 1 would be ignored: --method inverse"),
         (["--quiet", "--verbose"], 2, "--quiet and --verbose"),
@@ -397,7 +448,7 @@ def test_a_thickness_passed_makes_a_bad_one_in_the_sidecar_irrelevant(thick_scan
             "needs the network that eclare starts from, so it cannot go with",
         ),
         (["--preset", "instant", "--method", "smore"], 2, "so it cannot go with --method smore"),
-        (["--method", "cubic", "--no-consistent"], 2, "--consistent would be ignored: it is for eclare"),
+        (["--method", "cubic", "--no-consistent"], 2, "--no-consistent would be ignored: it is for eclare"),
         (["--save-network", "net.pt"], 3, "must end in .safetensors"),
         (
             ["--method", "cubic", "--save-network", "n.safetensors"],
@@ -522,6 +573,8 @@ def test_project_refuses_other_grids(thick_scan, tmp_path, capsys):
         (["--thickness", "0.5"], 3, "must not be smaller"),
         (["--thickness", "4", "--gap", "-3.5"], 3, "must be larger"),
         (["--thickness", "4", "--noise", "-1"], 3, "standard deviation of 0 or more"),
+        (["--thickness", "4", "--noise", "inf"], 3, "standard deviation of 0 or more"),
+        (["--thickness", "4", "--gap", "nan"], 3, "--gap nan; expected a number of mm"),
         (["--thickness", "4", "--axis", "7"], 3, "expected 0, 1 or 2"),
         (["--thickness", "100"], 3, "no slice"),
     ],
@@ -592,3 +645,14 @@ def test_training_that_diverges_is_told_plainly(thick_scan, tmp_path, capsys, mo
     )
     assert told.count("\n") == 1
     assert files_in(tmp_path) == before
+
+
+@pytest.mark.parametrize("argv", [("upsample", "--help"), ("inspect", "{scan}", "--json")])
+def test_a_reader_who_leaves_early_is_no_error(thick_scan, argv):
+    """`throughplane ... | head`, with a head that reads nothing."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "throughplane.cli", *(part.format(scan=thick_scan) for part in argv)]
+    ended = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert (ended.returncode, ended.stderr) == (141, "")

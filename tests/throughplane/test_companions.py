@@ -145,12 +145,6 @@ def test_more_than_256_whole_numbers_are_intensities(count, kind):
     assert carried(data)[1] is kind
 
 
-def test_nan_is_not_a_label():
-    data = tissues().astype(np.float32)
-    data[3, 4, 5] = np.nan
-    assert carried(data)[1] is CompanionKind.INTENSITIES
-
-
 def test_the_companion_is_left_alone():
     mask = volume(tissues())
     before = mask.data.copy()
@@ -187,6 +181,14 @@ def test_another_place_is_refused(shift_mm, refused):
             carry(mask, SCAN, ACQUISITION, thin)
     else:
         carry(mask, SCAN, ACQUISITION, thin)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_nan_and_inf_are_refused_because_splines_would_spread_them(value):
+    data = tissues().astype(np.float32)
+    data[3, 4, 5] = value
+    with pytest.raises(InputRefused, match=r"1 voxels that are NaN or Inf, the first at index \(3, 4, 5\)"):
+        carried(data)
 
 
 def test_a_small_rotation_is_seen_at_the_far_corner():

@@ -195,6 +195,12 @@ def cropped(thin: nib.Nifti1Image) -> nib.Nifti1Image:
     return nib.Nifti1Image(thin.get_fdata()[2:], thin.affine)
 
 
+def holed(thin: nib.Nifti1Image) -> nib.Nifti1Image:
+    data = thin.get_fdata()
+    data[1, 2, 3] = np.nan
+    return nib.Nifti1Image(data, thin.affine)
+
+
 def beside(thin: nib.Nifti1Image) -> nib.Nifti1Image:
     affine = thin.affine.copy()
     affine[:3, 3] += 0.02 * affine[:3, 0]
@@ -208,9 +214,10 @@ def beside(thin: nib.Nifti1Image) -> nib.Nifti1Image:
         (cropped, r"has \(39, 40\) voxels in plane, the scan \(41, 40\)"),
         (beside, "lies 0.02 mm beside the scan in plane"),
         (without_its_first_slices, "outside the .* mm of the thin volume"),
+        (holed, r"thin holds 1 voxels that are NaN or Inf, the first at index \(1, 2, 3\)"),
     ],
 )
-def test_volumes_on_other_grids_are_refused(tmp_path, change: Callable, message):
+def test_volumes_that_cannot_be_projected_are_refused(tmp_path, change: Callable, message):
     scan = noisy_scan(tmp_path, 5, 0)
     thin = volume_from_image(change(random_thin(scan)))
     with pytest.raises(InputRefused, match=message):

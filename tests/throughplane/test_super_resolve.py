@@ -445,6 +445,20 @@ def test_an_unknown_method_is_refused():
         plan(scan, how)
 
 
+def test_an_unknown_preset_is_refused():
+    scan, how = read_scan(nib.Nifti1Image(HEAD, HEAD_AFFINE), Acquired()), How()
+    object.__setattr__(how, "preset", "turbo")
+    with pytest.raises(InputRefused, match="'turbo' is unknown; expected one of instant, fast, standard, best"):
+        plan(scan, how)
+
+
+def test_a_profile_by_name_is_refused():
+    acquired = Acquired()
+    object.__setattr__(acquired, "profile", "gaussian")
+    with pytest.raises(InputRefused, match="expected Gaussian, Box or slr of throughplane"):
+        read_scan(nib.Nifti1Image(HEAD, HEAD_AFFINE), acquired)
+
+
 @pytest.mark.usefixtures("tiny")
 def test_slices_too_small_to_learn_from_are_refused():
     small = head_phantom((9, 9, 36))[:, :, 1::4]

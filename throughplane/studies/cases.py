@@ -24,7 +24,7 @@ from forward_models import (
 )
 from forward_models.acquisition import ProfileFamily
 from forward_models.stack import Stack, stack_of
-from throughplane.metrics import data_range_of, head_mask
+from throughplane.metrics import RANGE_PERCENTILES, data_range_of, head_mask
 from throughplane.orientation import stored_like
 from throughplane.studies.records import Degradation
 
@@ -53,6 +53,13 @@ class Case:
     data_range: float
     brain: Bool[np.ndarray, "i j k"] | None = None
     lesions: Bool[np.ndarray, "i j k"] | None = None
+
+    @property
+    def window(self) -> tuple[float, float]:
+        """The two ends of the data range; from 0 where the mask is empty."""
+        inside = np.asarray(self.truth.data, np.float32)[self.mask]
+        low = float(np.percentile(inside, RANGE_PERCENTILES[0])) if inside.size else 0.0
+        return low, low + self.data_range
 
 
 def case_of(

@@ -3,17 +3,13 @@
 import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 
 from forward_models import InputRefused
-from throughplane.outputs import json_writer, text_writer, write_all
 from throughplane.studies.planning import require_same
 from throughplane.studies.protocol import protocol
-from throughplane.studies.records import JobRecord, read_jobs
+from throughplane.studies.records import STUDY, JobRecord, holds_study, read_jobs, write_study
 from throughplane.studies.running import Planned
-
-PROTOCOL, STUDY = "protocol.md", "study.json"
 
 
 def begin(out: Path, planned: Planned) -> None:
@@ -25,15 +21,14 @@ def begin(out: Path, planned: Planned) -> None:
     if not out.parent.is_dir():
         raise InputRefused(f"output folder {out.parent} does not exist; create it first")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        what = "holds a study; pass --resume to go on with it" if (out / STUDY).exists() else "is not an empty folder"
+        what = "holds a study; pass --resume to go on with it" if holds_study(out) else "is not an empty folder"
         raise InputRefused(f"{out} {what}, or choose another name")
     try:
         for folder in (out, out / "jobs", out / "pictures"):
             folder.mkdir(exist_ok=True)
     except OSError as error:
         raise InputRefused(f"output folder {out} cannot be made: {error.strerror}") from None
-    text = protocol(planned.study, planned.contenders)
-    write_all({out / PROTOCOL: text_writer(text), out / STUDY: json_writer(asdict(planned.study))})
+    write_study(out, planned.study, protocol(planned.study, planned.contenders))
 
 
 def done_before(out: Path, planned: Planned, retry_failed: bool) -> tuple[JobRecord, ...]:
@@ -42,7 +37,7 @@ def done_before(out: Path, planned: Planned, retry_failed: bool) -> tuple[JobRec
     Raises:
         InputRefused: `out` holds another study, or none.
     """
-    if not (out / STUDY).exists():
+    if not holds_study(out):
         raise InputRefused(f"{out} holds no study to go on with; leave --resume out to begin it")
     require_same(out, planned.study)
     for folder in (out / "jobs", out / "pictures"):

@@ -61,9 +61,7 @@ def _agreement(case: Case, truth: Image, found: Image) -> dict[str, float]:
         counted = _without_border(mask) if name == "whole" else mask
         values[f"psnr_db/{name}/{RANGE}"] = psnr_db(truth, found, mask, case.data_range)
         values[f"ssim/{name}/{RANGE}"] = float(similarity[counted].mean(dtype=np.float64))
-    low = float(np.percentile(truth[case.mask], 0.1))
-    window = (low, low + case.data_range)
-    values[f"haarpsi/head/{RANGE}"] = haarpsi_of_planes(truth, found, case.mask, case.axis, window)
+    values[f"haarpsi/head/{RANGE}"] = haarpsi_of_planes(truth, found, case.mask, case.axis, case.window)
     return values
 
 

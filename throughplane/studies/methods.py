@@ -18,8 +18,9 @@ from forward_models.progress import silent
 from forward_models.stack import stack_of
 from throughplane.device import device_named, peak_memory_bytes
 from throughplane.methods import METHODS, MethodName, Preset
-from throughplane.pipeline import DEFAULT_PRESET, NO_START, Acquired, How, Plan, carry_out, expected_seconds, plan
-from throughplane.pipeline import read_scan as understand
+from throughplane.pipeline import DEFAULT_PRESET, NO_START, How, Plan, carry_out, expected_seconds, plan
+from throughplane.reading import Acquired
+from throughplane.reading import read_scan as understand
 from throughplane.sampling import eclare_start, load_sampler
 from throughplane.studies.cases import FAMILIES, Case
 from throughplane.studies.records import Degradation

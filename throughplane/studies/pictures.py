@@ -29,14 +29,13 @@ def pictures_of(job: Job, case: Case, result: Volume | None = None) -> Pictures:
     truth, sizes = right_anterior_superior(np.asarray(case.truth.data, np.float32), case.truth)
     mask, _ = right_anterior_superior(case.mask, case.truth)
     box = box_around(mask)
-    low = float(np.percentile(truth[mask], 0.1)) if mask.any() else 0.0
     true = _cuts(truth[box], sizes)
     if result is None:
-        return Pictures(replace(job, method=TRUTH), _grays(true, low, case.data_range), {}, ERROR_RANGE)
+        return Pictures(replace(job, method=TRUTH), _grays(true, case.window), {}, ERROR_RANGE)
     shown = _cuts(right_anterior_superior(np.asarray(result.data, np.float32), case.truth)[0][box], sizes)
     limit = ERROR_RANGE * case.data_range
     errors = {plane: _png(_levels(shown[plane] - true[plane], -limit, limit), ERROR_COLOURS) for plane in PLANES}
-    return Pictures(job, _grays(shown, low, case.data_range), errors, ERROR_RANGE)
+    return Pictures(job, _grays(shown, case.window), errors, ERROR_RANGE)
 
 
 def decoded(png: str) -> Image.Image:
@@ -76,8 +75,8 @@ def _square_pixels(image: Float[np.ndarray, "v u"], sides_mm: tuple[float, float
     return ndimage.map_coordinates(image, np.meshgrid(*at, indexing="ij"), order=1, mode="nearest")
 
 
-def _grays(images: dict[Plane, np.ndarray], low: float, data_range: float) -> dict[Plane, str]:
-    return {plane: _png(_levels(image, low, low + data_range), None) for plane, image in images.items()}
+def _grays(images: dict[Plane, np.ndarray], window: tuple[float, float]) -> dict[Plane, str]:
+    return {plane: _png(_levels(image, *window), None) for plane, image in images.items()}
 
 
 def _levels(image: Float[np.ndarray, "v u"], low: float, high: float) -> UInt8[np.ndarray, "v u"]:

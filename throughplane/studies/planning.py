@@ -10,13 +10,13 @@ from typing import Any
 
 from forward_models import FlagConflict, InputRefused, Volume, file_sha256, read_volume, require_usable
 from forward_models.acquisition import MIN_SLICES
-from forward_models.files import IMAGE_SUFFIXES
+from forward_models.files import IMAGE_SUFFIXES, stem
 from forward_models.simulate import thick_grid_within
 from priors.split import LICENCES, TRAIN_SUBJECTS, UNKNOWN_LICENCE, contrast_of, find_scans, subject_of
 from throughplane.studies.cases import FAMILIES, read_mask, superior_axis
 from throughplane.studies.external import external, external_contender
 from throughplane.studies.methods import Contender, contender
-from throughplane.studies.records import Degradation, Study, read_study
+from throughplane.studies.records import STUDY, Degradation, Study, read_study
 from throughplane.studies.running import Planned, Source
 from throughplane.version import version
 
@@ -114,8 +114,7 @@ def require_same(out: Path, study: Study) -> Study:
     ]
     if differences:
         raise InputRefused(
-            f"{out / 'study.json'} is of another study: {'; '.join(differences)}; repeat its command or take another "
-            "folder"
+            f"{out / STUDY} is of another study: {'; '.join(differences)}; repeat its command or take another folder"
         )
     return before
 
@@ -263,8 +262,3 @@ def _mask_file(folder: Path | None, thin: Path, thins: Sequence[Path]) -> Path |
         if found:
             return found[0]
     return None
-
-
-def stem(path: Path) -> str:
-    """The name without .nii.gz."""
-    return path.name.removesuffix(next(suffix for suffix in IMAGE_SUFFIXES if path.name.endswith(suffix)))

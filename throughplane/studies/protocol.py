@@ -6,8 +6,6 @@ from typing import Any
 from throughplane.studies.methods import Contender
 from throughplane.studies.records import Degradation, Study
 
-MASKS = ("brain", "lesions")
-
 
 def protocol(study: Study, contenders: Mapping[str, Contender]) -> str:
     """Markdown: the same for the same study, so that it can be compared with what was done."""

@@ -14,7 +14,9 @@ from typing import Any
 
 from forward_models import InputRefused
 from throughplane.cuts import Plane
-from throughplane.outputs import json_writer, write_all
+from throughplane.outputs import json_writer, text_writer, write_all
+
+PROTOCOL, STUDY = "protocol.md", "study.json"
 
 
 @dataclass(frozen=True)
@@ -160,9 +162,14 @@ def read_jobs(out: Path, study: Study) -> tuple[JobRecord, ...]:
     return tuple(_job_record(path) for path in paths.values() if path.exists())
 
 
-def write_study(out: Path, study: Study) -> None:
-    """Into its place in the study's folder."""
-    write_all({out / "study.json": json_writer(asdict(study))})
+def holds_study(out: Path) -> bool:
+    """Whether a study was begun in a folder."""
+    return (out / STUDY).exists()
+
+
+def write_study(out: Path, study: Study, protocol: str) -> None:
+    """For people and for programs, into its place in the study's folder."""
+    write_all({out / PROTOCOL: text_writer(protocol), out / STUDY: json_writer(asdict(study))})
 
 
 def read_study(out: Path) -> Study:
@@ -171,12 +178,14 @@ def read_study(out: Path) -> Study:
     Raises:
         InputRefused: there is none, or it is not readable.
     """
-    fields = _read(out / "study.json")
+    if not holds_study(out):
+        raise InputRefused(f"{out / STUDY} does not exist; expected a folder that throughplane compare filled")
+    fields = _read(out / STUDY)
     try:
         degradations = tuple(Degradation(**d) for d in fields.pop("degradations"))
         return Study(degradations=degradations, methods=tuple(fields.pop("methods")), **fields)
     except (AttributeError, KeyError, TypeError) as error:
-        raise InputRefused(f"{out / 'study.json'} is not the record of a study: {error}") from None
+        raise InputRefused(f"{out / STUDY} is not the record of a study: {error}") from None
 
 
 def write_pictures(out: Path, pictures: Pictures) -> None:

@@ -126,7 +126,7 @@ def page(findings: Findings, tables: Tables, drawn: Sequence[Drawn], scans: Sequ
         methods=method_tables(findings),
         figures=[_Figure(f.caption, base64.b64encode(f.png).decode()) for f in drawn if f.foremost],
         more_figures=[_Figure(f.caption, base64.b64encode(f.png).decode()) for f in drawn if not f.foremost],
-        scans=[_shown(findings, scan) for scan in scans],
+        shown=[_shown(findings, scan) for scan in scans],
         left_out=left_out,
         planes=PLANES,
         anchors=ERROR_ANCHORS,
@@ -167,17 +167,15 @@ class _Figure:
 
 @dataclass(frozen=True)
 class _Shown:
-    volume: str
+    scan: Scan
     title: str
-    truth: Pictures | None
-    results: Mapping[str, Pictures]
     scores: Mapping[str, str]
 
 
 def _shown(findings: Findings, scan: Scan) -> _Shown:
     records = {r.job.method: r for r in findings.at((scan.degradation,)) if r.job.volume == scan.volume}
     scores = {method: _scores(findings, records.get(method)) for method in scan.results}
-    return _Shown(scan.volume, described(scan.degradation), scan.truth, scan.results, scores)
+    return _Shown(scan, described(scan.degradation), scores)
 
 
 def _scores(findings: Findings, record: JobRecord | None) -> str:

@@ -23,7 +23,7 @@ import torch
 
 from forward_models import InputRefused, Volume, read_volume
 from throughplane.device import Stopwatch
-from throughplane.pipeline import software_record
+from throughplane.software import software_record
 from throughplane.studies.cases import Case, case_of, read_mask
 from throughplane.studies.checks import checked
 from throughplane.studies.external import signal_name

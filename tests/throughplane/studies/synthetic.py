@@ -76,7 +76,7 @@ def write_synthetic(out: Path, study: Study, record: Callable[[Job], JobRecord] 
     """The folder that a run leaves, without pictures."""
     for folder in (out, out / "jobs", out / "pictures"):
         folder.mkdir(exist_ok=True)
-    write_study(out, study)
+    write_study(out, study, "# protocol")
     for job in study.jobs:
         write_job(out, record(job))
     return out

@@ -37,8 +37,9 @@ def test_every_job_has_a_name_of_its_own() -> None:
 
 
 def test_a_study_is_read_as_it_was_written(tmp_path) -> None:
-    write_study(tmp_path, STUDY)
+    write_study(tmp_path, STUDY, "# protocol")
     assert read_study(tmp_path) == STUDY
+    assert (tmp_path / "protocol.md").read_text() == "# protocol"
 
 
 def test_records_are_read_as_they_were_written_in_the_order_of_the_study(tmp_path) -> None:

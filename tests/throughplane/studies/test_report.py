@@ -217,4 +217,4 @@ def test_what_cannot_be_read_is_refused_in_one_line(tmp_path, capsys, damage):
 
 def test_a_folder_without_a_study_is_refused(tmp_path, capsys):
     assert main(["compare-report", str(tmp_path / "none")]) == 3
-    assert "study.json" in capsys.readouterr().err
+    assert "study.json does not exist; expected a folder that throughplane compare filled" in capsys.readouterr().err

@@ -1,0 +1,96 @@
+"""A scan that was read and understood: how it was acquired, from the file, its sidecar and what the caller knows."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+
+from forward_models import (
+    Acquisition,
+    InputRefused,
+    Sidecar,
+    SliceProfile,
+    Volume,
+    acquisition_of,
+    read_sidecar,
+    read_volume,
+    require_usable,
+    sidecar_path,
+    volume_from_image,
+)
+from forward_models.acquisition import ProfileFamily
+from forward_models.in_plane import InPlane, with_in_plane
+from throughplane.profile import Estimator, with_estimate
+
+
+@dataclass(frozen=True)
+class Acquired:
+    """What a caller knows of the acquisition; None leaves it to the file and its sidecar."""
+
+    thickness_mm: float | None = None
+    gap_mm: float | None = None
+    profile: ProfileFamily | SliceProfile | None = None
+    axis: int | None = None
+    volume: int | None = None
+    in_plane_mm: InPlane = None
+    estimator: Estimator | None = None  # of the profile and the thickness, where the scan shall tell them
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """A scan that has been read, found usable, and understood."""
+
+    name: str
+    volume: Volume
+    acquisition: Acquisition
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know before trusting the result, one line each."""
+        return (*self.volume.warnings, *self.acquisition.notes)
+
+
+def read_scan(scan: str | Path | nib.spatialimages.SpatialImage, acquired: Acquired) -> Scan:
+    """Read a scan and work out how it was acquired; arguments and errors as for `super_resolve`."""
+    if isinstance(scan, str | Path):
+        path = Path(scan)
+        volume, name, sidecar = read_volume(path, acquired.volume), str(path), read_sidecar(sidecar_path(path))
+    elif not isinstance(scan, nib.spatialimages.SpatialImage):
+        raise InputRefused(f"the scan is a {type(scan).__name__}; expected a path or a nibabel image")
+    else:
+        volume, name, sidecar = volume_from_image(scan, acquired.volume), "image", Sidecar()
+    return understood(volume, name, sidecar, acquired)
+
+
+def understood(volume: Volume, name: str, sidecar: Sidecar, acquired: Acquired) -> Scan:
+    """How a volume that has been read was acquired; errors as for `super_resolve`."""
+    require_usable(volume, name)
+    if isinstance(acquired.profile, str):
+        raise InputRefused(
+            f"profile {acquired.profile!r} is a name; expected Gaussian, Box or slr of throughplane, or what its "
+            "load_profile(path) returns"
+        )
+    acquisition = acquisition_of(
+        volume,
+        sidecar,
+        axis=acquired.axis,
+        thickness_mm=acquired.thickness_mm,
+        gap_mm=acquired.gap_mm,
+        profile=acquired.profile,
+    )
+    if acquired.estimator is not None:
+        acquisition = with_estimate(volume, acquisition, acquired.estimator)
+    return Scan(name, volume, with_in_plane(acquisition, volume, sidecar, acquired.in_plane_mm))
+
+
+def read_other(scan: str | Path | nib.spatialimages.SpatialImage) -> Scan:
+    """A further scan of the head; only its own sidecar says how it was acquired.
+
+    Raises:
+        InputRefused: as for `read_scan`, and for more than one volume.
+    """
+    try:
+        return read_scan(scan, Acquired(in_plane_mm="auto"))
+    except InputRefused as refusal:
+        scope = "; flags about the acquisition describe the first scan only" if "--" in str(refusal) else ""
+        raise InputRefused(f"--with {scan if isinstance(scan, str | Path) else 'image'}: {refusal}{scope}") from None
