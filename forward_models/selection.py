@@ -116,8 +116,8 @@ class SliceSelection:
         for _ in range(NEGATIVE_ROUNDS):
             if x.min() >= 0:
                 break
-            positive = x.clamp(min=0)
-            x = self.consistent(positive, y) if explain is None else explain(positive)
+            x = x.clamp(min=0)
+            x = self.consistent(x, y) if explain is None else explain(x)
         return x
 
     def null_space(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:

@@ -50,7 +50,11 @@ def test_what_comes_back_explains_the_scan_on_its_own_grid(in_plane_mm, thin_mm)
     assert (own.selection.apply(x) - own.slices).norm() < 1e-6 * own.slices.norm()
 
 
-@pytest.mark.parametrize(("in_plane_mm", "consistency"), [(1.0, smooth), (0.7, smooth), (0.7, unmeasured)], ids=str)
+@pytest.mark.parametrize(
+    ("in_plane_mm", "consistency"),
+    [(1.0, smooth), (0.7, smooth), (0.7, unmeasured)],
+    ids=["own grid", "another", "another, unmeasured"],
+)
 def test_what_is_carried_is_less_negative_and_explains_the_scan_as_its_step_does(in_plane_mm, consistency):
     own = stack(in_plane_mm, 5.0, in_plane_mm)
     grid = prior_grid(own, 1.0)
