@@ -38,7 +38,9 @@ def super_resolve(
             target[start : start + at_once] += part[:, 0].mT / 2
             done += part.shape[0]
             progress("inference", done, a + b)
-    return selection.consistent(total, stack.slices) if config.consistent else total
+    if not config.consistent:
+        return total
+    return selection.less_negative(selection.consistent(total, stack.slices), stack.slices)
 
 
 def with_neighbours(

@@ -31,13 +31,18 @@ class PriorGrid:
         """From the prior's grid to the scan's own, where a last consistency step is made.
 
         What the prior's grid cannot hold comes from the scan alone: its finer in-plane detail is part of y - W x, which
-        the consistency step spreads smoothly over the thin slices.
+        the consistency step spreads smoothly over the thin slices. Then less is negative than what that left.
         """
-        if self.is_own:
-            return x
-        for axis, (new, own) in enumerate(zip(thin_grids(self.stack), thin_grids(self.own), strict=True)):
-            x = along(axis, resampling_weights(new, own), x)
-        return consistency(x, self.own.slices, self.own.selection, 0.0, noise_sd)
+        y, selection = self.own.slices, self.own.selection
+
+        def explain(x: Float[Tensor, "A B Thin"]) -> Float[Tensor, "A B Thin"]:
+            return consistency(x, y, selection, 0.0, noise_sd)
+
+        if not self.is_own:
+            for axis, (new, own) in enumerate(zip(thin_grids(self.stack), thin_grids(self.own), strict=True)):
+                x = along(axis, resampling_weights(new, own), x)
+            x = explain(x)
+        return selection.less_negative(x, y, explain)
 
 
 def prior_grid(stack: Stack, spacing_mm: float) -> PriorGrid:

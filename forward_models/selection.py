@@ -3,6 +3,7 @@
 W acts along one axis and is small, so it is held as a dense float64 matrix; no inverse needs iteration.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,6 +17,10 @@ from forward_models.grids import SliceGrid
 from forward_models.profiles import SliceProfile, integrate, thin_to_thick
 
 OVERLAP_DAMPING = 1e-3  # relative to the largest eigenvalue of W C W^T
+NEGATIVE_ROUNDS = 4  # the first one does most
+NO_MAGNITUDE = 1e-3  # of the largest value, below zero; the linear continuation of W leaves less
+
+Explain = Callable[[Tensor], Tensor]
 
 
 def along(axis: int, matrix: Float[Tensor, "m n"], x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
@@ -90,6 +95,30 @@ class SliceSelection:
         `mismatch_left` of the mismatch y - W x stays.
         """
         return x + along(self.axis, self._consistency_inverse, y - self.apply(x))
+
+    def less_negative(
+        self, x: Float[Tensor, "..."], y: Float[Tensor, "..."], explain: Explain | None = None
+    ) -> Float[Tensor, "..."]:
+        """x, which explains y, with less of it below zero where y, being a magnitude, is not.
+
+        Projections onto x >= 0 and onto what explains y take turns, the latter last (von Neumann): y stays explained,
+        and what explaining it needs below zero stays too. The truth lies in both sets, so the result is no farther from
+        it, but for the metric of S. x as it is where y is no magnitude, and where slices overlap: there every round
+        would undo some of the damping.
+
+        Args:
+            x: a thin volume.
+            y: the scan.
+            explain: makes a thin volume explain y; `consistent` by default.
+        """
+        if self.damping or y.min() < -NO_MAGNITUDE * y.max():
+            return x
+        for _ in range(NEGATIVE_ROUNDS):
+            if x.min() >= 0:
+                break
+            x = x.clamp(min=0)
+            x = self.consistent(x, y) if explain is None else explain(x)
+        return x
 
     def null_space(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """(I - W+ W) x, the part of x that the scan says nothing about."""

@@ -123,7 +123,9 @@ def _on_grid_of(
     if measured.slices.shape == stack.slices.shape:
         return thin
     thin = stack.interpolated(thin)
-    return stack.selection.consistent(thin, stack.slices) if config.consistent else thin
+    if not config.consistent:
+        return thin
+    return stack.selection.less_negative(stack.selection.consistent(thin, stack.slices), stack.slices)
 
 
 def applied_again(saved: SavedNetwork, consistent: bool) -> "Method":

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from focvs import FocvsConfig, SlicePrior, draws, prior_grid, super_resolve, take_turns
+from focvs import FocvsConfig, SlicePrior, draws, prior_grid, smooth, super_resolve, take_turns, unmeasured
 from forward_models import acquisition_of, volume_from_image
 from forward_models.stack import Stack, stack_of
 from tests.conftest import head_phantom, oblique_affine, placed_image
@@ -25,7 +25,7 @@ def test_a_grid_much_like_the_priors_is_kept(in_plane_mm, thin_mm):
     own = stack(in_plane_mm, 5.0, thin_mm)
     grid = prior_grid(own, 1.0)
     assert grid.is_own
-    x = torch.randn(own.selection.domain_shape(own.slices.shape), generator=torch.Generator().manual_seed(0))
+    x = torch.rand(own.selection.domain_shape(own.slices.shape), generator=torch.Generator().manual_seed(0))
     assert grid.carried(x) is x
 
 
@@ -63,6 +63,22 @@ def test_what_a_scan_measured_stays_known_on_the_grid_of_the_prior(in_plane_mm, 
         measured.slices.shape[:2], measured.in_plane_mm, shape, grid.stack.in_plane_mm, strict=True
     ):
         assert n * mm == pytest.approx(now * now_mm)
+
+
+@pytest.mark.parametrize(
+    ("in_plane_mm", "consistency"),
+    [(1.0, smooth), (0.7, smooth), (0.7, unmeasured)],
+    ids=["own grid", "another", "another, unmeasured"],
+)
+def test_what_is_carried_is_less_negative_and_explains_the_scan_as_its_step_does(in_plane_mm, consistency):
+    own = stack(in_plane_mm, 5.0, in_plane_mm)
+    grid = prior_grid(own, 1.0)
+    noise = torch.randn(grid.stack.selection.domain_shape(grid.stack.slices.shape), generator=torch.Generator())
+    state = smooth(0.3 * noise, grid.stack.slices, grid.stack.selection, 0.0, 0.0)
+    x = grid.carried(state, consistency)
+    assert -x.clamp(max=0).mean() < -0.5 * state.clamp(max=0).mean()
+    exact = (own.selection.apply(x) - own.slices).norm() < 1e-6 * own.slices.norm()
+    assert exact == (consistency is smooth)
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
