@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from eclare import ProfileTrace, espreso, estimate_profile
+from eclare import ProfileTrace, espreso, estimate_from_spectra, estimate_profile
 from forward_models import (
     Acquisition,
     FlagConflict,
@@ -22,12 +22,16 @@ from forward_models import (
 from forward_models.acquisition import Source
 from throughplane.outputs import Writer
 
-EstimatorName = Literal["variograms", "espreso"]
+EstimatorName = Literal["spectra", "variograms", "espreso"]
 
 
 # (volume, acquisition, generator=) -> slice profile, and how it came about
 Estimator = Callable[..., tuple[Sampled, ProfileTrace]]
-ESTIMATORS: dict[EstimatorName, Estimator] = {"variograms": estimate_profile, "espreso": espreso}
+ESTIMATORS: dict[EstimatorName, Estimator] = {
+    "spectra": estimate_from_spectra,
+    "variograms": estimate_profile,
+    "espreso": espreso,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +60,7 @@ class Estimate:
 def estimate(
     scan: Path,
     *,
-    estimator: EstimatorName = "variograms",
+    estimator: EstimatorName = "spectra",
     axis: int | None = None,
     volume: int | None = None,
     seed: int = 0,
@@ -100,7 +104,7 @@ def with_thickness_found(volume: Volume, acquisition: Acquisition) -> Acquisitio
     if acquisition.sources.thickness is not Source.ASSUMPTION:
         return acquisition
     try:
-        found, trace = estimate_profile(volume, acquisition)
+        found, trace = estimate_from_spectra(volume, acquisition)
     except InputRefused:
         return acquisition
     low, high = trace.plausible_mm

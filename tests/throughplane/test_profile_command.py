@@ -160,7 +160,7 @@ UNSURE = replace(SURE, doubts=("too little information",))
     ids=["told", "family stated", "gap stated", "not told", "no gap is plausible", "too thin"],
 )
 def test_a_thickness_that_nothing_says_is_estimated_where_the_scan_tells(monkeypatch, trace, flags, source, thickness):
-    monkeypatch.setattr("throughplane.profile.estimate_profile", known(trace))
+    monkeypatch.setattr("throughplane.profile.estimate_from_spectra", known(trace))
     volume = volume_from_image(nib_image(texture((20, 20, 12)), (1.0, 1.0, 4.0)), None)
     found = with_thickness_found(volume, acquisition_of(volume, **flags))
     assert found.sources.thickness is source
@@ -170,7 +170,7 @@ def test_a_thickness_that_nothing_says_is_estimated_where_the_scan_tells(monkeyp
 
 
 def test_what_the_sidecar_says_is_not_estimated(monkeypatch):
-    monkeypatch.setattr("throughplane.profile.estimate_profile", known(SURE))
+    monkeypatch.setattr("throughplane.profile.estimate_from_spectra", known(SURE))
     volume = volume_from_image(nib_image(texture((20, 20, 12)), (1.0, 1.0, 4.0)), None)
     found = with_thickness_found(volume, acquisition_of(volume, Sidecar(thickness_mm=3.5)))
     assert (found.thickness_mm, found.sources.thickness) == (3.5, Source.SIDECAR)
