@@ -52,6 +52,7 @@ STRETCHES = 8  # of half the slices, for the repeatability band
 DRAWS = 100
 FLAT_SD = 0.25  # of ln(FWHM), above which the scan holds too little information
 END_SHARE = 0.5  # of the posterior, in the outermost two widths at both ends, above which it is not told
+MISFIT = 0.9  # root mean square of ln(through / within) at the likeliest candidate; 99 % of training scans have less
 WEIGHTS = Path(__file__).parent / "weights" / "profile_spectra.safetensors"
 NOTHING = "the slices hold no structure to estimate a slice profile from; pass --thickness or --gap"
 
@@ -156,13 +157,19 @@ def estimate_from_spectra(
     width_mm = _median_width(posterior) * unit_mm
     profile = mixture(width_mm, shares.sum(axis=1))
     sd = float(np.sqrt(shares.sum(axis=0) @ (np.log(widths_mm) - shares.sum(axis=0) @ np.log(widths_mm)) ** 2))
+    doubts = doubts_about(max(sd, float(repeats.std())), shares.sum(axis=0), widths_mm, FLAT_SD, END_SHARE)
+    if (misfit := _misfit(whole, int(posterior.argmax()))) > MISFIT:
+        doubts = (
+            *doubts,
+            f"no slice profile explains the scan (misfit {misfit:.2g}): it has directions of its own",
+        )
     progress("profile", 3, 3)
     return profile, ProfileTrace(
         fwhm_mm=profile.fwhm_mm,
         sd_mm=float(np.sqrt(profile.variance_mm2)),
         repeatability_mm=(width_mm * float(low), width_mm * float(high)),
         plausible_mm=interval(widths_mm, shares.sum(axis=0)),
-        doubts=doubts_about(max(sd, float(repeats.std())), shares.sum(axis=0), widths_mm, FLAT_SD, END_SHARE),
+        doubts=doubts,
         fit=_fit(whole, posterior, unit_mm, spacing),
         seconds=time.monotonic() - started,
     )
@@ -298,6 +305,13 @@ def posteriors(scans: list[Spectra], spacing: float) -> Float[np.ndarray, "scan 
 
 def _median_width(posterior: Float[np.ndarray, " candidate"]) -> float:
     return quantile(WIDTHS, posterior.reshape(len(FAMILIES), -1).sum(axis=0), 0.5)
+
+
+def _misfit(whole: Spectra, candidate: int) -> float:
+    """Root mean square of ln(through / within), mean of both axes, where there is a thousandth of the power or more."""
+    ratio, power = (part[candidate] for part in whole.log_ratio_and_power())
+    told = (power > np.log(1e-3)).mean(axis=0)
+    return float(np.sqrt((np.clip(ratio, -4, 4).mean(axis=0) ** 2 * told).sum() / told.sum()))
 
 
 def _fit(whole: Spectra, posterior: Float[np.ndarray, " candidate"], unit_mm: float, spacing: float) -> SpectrumFit:

@@ -22,14 +22,14 @@ from forward_models import (
 from forward_models.acquisition import Source
 from throughplane.outputs import Writer
 
-EstimatorName = Literal["spectra", "variograms", "espreso"]
+EstimatorName = Literal["variograms", "spectra", "espreso"]
 
 
 # (volume, acquisition, generator=) -> slice profile, and how it came about
 Estimator = Callable[..., tuple[Sampled, ProfileTrace]]
 ESTIMATORS: dict[EstimatorName, Estimator] = {
-    "spectra": estimate_from_spectra,
     "variograms": estimate_profile,
+    "spectra": estimate_from_spectra,
     "espreso": espreso,
 }
 
@@ -60,7 +60,7 @@ class Estimate:
 def estimate(
     scan: Path,
     *,
-    estimator: EstimatorName = "spectra",
+    estimator: EstimatorName = "variograms",
     axis: int | None = None,
     volume: int | None = None,
     seed: int = 0,
@@ -104,7 +104,7 @@ def with_thickness_found(volume: Volume, acquisition: Acquisition) -> Acquisitio
     if acquisition.sources.thickness is not Source.ASSUMPTION:
         return acquisition
     try:
-        found, trace = estimate_from_spectra(volume, acquisition)
+        found, trace = estimate_profile(volume, acquisition)
     except InputRefused:
         return acquisition
     low, high = trace.plausible_mm

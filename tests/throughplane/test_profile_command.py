@@ -124,6 +124,15 @@ def test_espreso_on_request(scan, tmp_path, monkeypatch):
     assert plot.read_bytes().startswith(b"\x89PNG")
 
 
+def test_spectra_on_request(scan, tmp_path):
+    out, plot = tmp_path / "p.json", tmp_path / "p.png"
+    assert run("profile", scan, out, "--plot", plot, "--estimator", "spectra", "-q") == 0
+    record = json.loads(out.read_text())
+    assert (record["estimator"], set(record["families"])) == ("spectra", {"gaussian", "slr", "box"})
+    assert record["fwhm_mm"] == pytest.approx(4, rel=0.25)
+    assert plot.read_bytes().startswith(b"\x89PNG")
+
+
 @pytest.mark.parametrize("name", ["estimate", "espreso"])
 def test_upsample_takes_the_profile_from_the_scan_where_asked(scan, tmp_path, monkeypatch, name):
     monkeypatch.setitem(ESTIMATORS, "espreso", quick_espreso)
@@ -160,7 +169,7 @@ UNSURE = replace(SURE, doubts=("too little information",))
     ids=["told", "family stated", "gap stated", "not told", "no gap is plausible", "too thin"],
 )
 def test_a_thickness_that_nothing_says_is_estimated_where_the_scan_tells(monkeypatch, trace, flags, source, thickness):
-    monkeypatch.setattr("throughplane.profile.estimate_from_spectra", known(trace))
+    monkeypatch.setattr("throughplane.profile.estimate_profile", known(trace))
     volume = volume_from_image(nib_image(texture((20, 20, 12)), (1.0, 1.0, 4.0)), None)
     found = with_thickness_found(volume, acquisition_of(volume, **flags))
     assert found.sources.thickness is source
@@ -170,7 +179,7 @@ def test_a_thickness_that_nothing_says_is_estimated_where_the_scan_tells(monkeyp
 
 
 def test_what_the_sidecar_says_is_not_estimated(monkeypatch):
-    monkeypatch.setattr("throughplane.profile.estimate_from_spectra", known(SURE))
+    monkeypatch.setattr("throughplane.profile.estimate_profile", known(SURE))
     volume = volume_from_image(nib_image(texture((20, 20, 12)), (1.0, 1.0, 4.0)), None)
     found = with_thickness_found(volume, acquisition_of(volume, Sidecar(thickness_mm=3.5)))
     assert (found.thickness_mm, found.sources.thickness) == (3.5, Source.SIDECAR)

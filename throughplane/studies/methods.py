@@ -205,7 +205,7 @@ def _told_all(given: Given) -> Acquired:
 
 
 def _told_nothing(given: Given) -> Acquired:
-    return Acquired(axis=given.axis, estimator=eclare.estimate_from_spectra)
+    return Acquired(axis=given.axis, estimator=eclare.estimate_profile)
 
 
 def _planned(how: How, given: Given, bench: Bench, acquired: Acquired) -> Plan:
