@@ -7,7 +7,6 @@ from eclare.inference import super_resolve
 from eclare.network import ThroughPlaneNetwork
 from eclare.pretraining import StartingNetwork
 from eclare.profile_estimation import ProfileConfig, ProfileTrace, estimate_profile
-from eclare.profile_spectra import estimate_from_spectra
 from eclare.saved import SavedNetwork, TrainedFor, load_network, load_starting_network, save_network
 from eclare.training import Training, TrainingDiverged, train
 
@@ -25,7 +24,6 @@ __all__ = [
     "Training",
     "TrainingDiverged",
     "espreso",
-    "estimate_from_spectra",
     "estimate_profile",
     "inference_seconds",
     "load_network",

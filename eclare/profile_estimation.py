@@ -104,7 +104,7 @@ class ProfileTrace:
         plausible_mm: 5 to 95 % of the posterior: repeatability, anatomy and the unknown shape; for ESPRESO, which
             has none, repeatability and the unknown shape.
         doubts: reasons not to trust the estimate, one line each.
-        fit: what was matched, for spectra and variograms.
+        fit: what was matched, for variograms.
         histories_mm: FWHM while ESPRESO learned, one for each seed.
         seconds: taken.
     """
@@ -114,7 +114,7 @@ class ProfileTrace:
     repeatability_mm: tuple[float, float]
     plausible_mm: tuple[float, float]
     doubts: tuple[str, ...] = ()
-    fit: "VariogramFit | SpectrumFit | None" = None
+    fit: "VariogramFit | None" = None
     histories_mm: tuple[tuple[float, ...], ...] = ()
     seconds: float = 0.0
 
@@ -142,26 +142,6 @@ class VariogramFit:
     bands_per_mm: tuple[float, ...]
     through_plane: Float[np.ndarray, "axis band m"]
     in_plane: Float[np.ndarray, "axis band m"]
-
-
-@dataclass(frozen=True, eq=False)
-class SpectrumFit:
-    """The posterior, and the spectra of its likeliest candidate (`eclare.profile_spectra`).
-
-    Attributes:
-        candidates_mm: widths that were tried.
-        posterior: of each family at each of them; sums to one.
-        frequency_per_mm: middles of the bands along the lines.
-        bands_per_mm: edges of the bands across.
-        through_plane, in_plane: power over the largest in plane, by axis, band along and band across.
-    """
-
-    candidates_mm: Float[np.ndarray, " n"]
-    posterior: dict[str, Float[np.ndarray, " n"]]
-    frequency_per_mm: Float[np.ndarray, " along"]
-    bands_per_mm: tuple[float, ...]
-    through_plane: Float[np.ndarray, "axis along across"]
-    in_plane: Float[np.ndarray, "axis along across"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -242,8 +222,8 @@ def estimate_profile(
         fwhm_mm=profile.fwhm_mm,
         sd_mm=float(np.sqrt(profile.variance_mm2)),
         repeatability_mm=(float(low), float(high)),
-        plausible_mm=interval(widths, shares.sum(axis=0)),
-        doubts=doubts_about(uncertain, shares.sum(axis=0), widths, config.flat_sd, config.end_share),
+        plausible_mm=_interval(widths, shares.sum(axis=0)),
+        doubts=_doubts(uncertain, shares.sum(axis=0), widths, config),
         fit=_fit(variograms, posterior, widths, lags_mm, config),
         seconds=time.monotonic() - started,
     )
@@ -295,11 +275,7 @@ def _widths(voxel_mm: float, spacing_mm: float, config: ProfileConfig) -> Float[
 
 
 def equalised(
-    slices: Float[np.ndarray, "a b k"],
-    in_plane_mm: tuple[float, float],
-    spacing_mm: float,
-    reach_mm: float,
-    truncate: float = 4.0,
+    slices: Float[np.ndarray, "a b k"], in_plane_mm: tuple[float, float], spacing_mm: float, reach_mm: float
 ) -> Float[np.ndarray, "a b k"]:
     """Slices less their local mean, over the root mean square of their in-plane gradient nearby, tapered.
 
@@ -309,11 +285,11 @@ def equalised(
     energy = sum(np.gradient(slices, mm, axis=axis) ** 2 for axis, mm in enumerate(in_plane_mm))
     assert isinstance(energy, np.ndarray)
     sigma = [reach_mm / mm for mm in (*in_plane_mm, spacing_mm)]
-    local = gaussian_filter(energy, sigma, mode="nearest", truncate=truncate)
+    local = gaussian_filter(energy, sigma, mode="nearest")
     busy = local[local > 0.05 * local.max()]
     if busy.size == 0:
         raise InputRefused("the slices hold no structure to estimate a slice profile from; pass --thickness or --gap")
-    detail = slices - gaussian_filter(slices, sigma, mode="nearest", truncate=truncate)
+    detail = slices - gaussian_filter(slices, sigma, mode="nearest")
     even = detail / np.sqrt(local + 0.1 * busy.mean())
     return even * _taper(slices.shape[0])[:, None, None] * _taper(slices.shape[1])[:, None]
 
@@ -488,28 +464,24 @@ def mixture(fwhm_mm: float, shares: Float[np.ndarray, " family"]) -> Sampled:
     return sampled.scaled(fwhm_mm / sampled.fwhm_mm)  # the steps of a box fall between samples
 
 
-def interval(widths_mm: Float[np.ndarray, " n"], probability: Float[np.ndarray, " n"]) -> tuple[float, float]:
+def _interval(widths_mm: Float[np.ndarray, " n"], probability: Float[np.ndarray, " n"]) -> tuple[float, float]:
     """5 to 95 %."""
-    return quantile(widths_mm, probability, 0.05), quantile(widths_mm, probability, 0.95)
-
-
-def quantile(widths_mm: Float[np.ndarray, " n"], probability: Float[np.ndarray, " n"], share: float) -> float:
     below = np.cumsum(probability) - probability / 2
-    return float(np.exp(np.interp(share, below, np.log(widths_mm))))
+    low, high = np.exp(np.interp([0.05, 0.95], below, np.log(widths_mm)))
+    return float(low), float(high)
 
 
-def doubts_about(
+def _doubts(
     uncertain: float,
     probability: Float[np.ndarray, " n"],
     widths_mm: Float[np.ndarray, " n"],
-    flat_sd: float,
-    end_share: float,
+    config: ProfileConfig,
 ) -> tuple[str, ...]:
     """Reasons not to trust the estimate."""
-    if probability[:2].sum() + probability[-2:].sum() > end_share:
+    if probability[:2].sum() + probability[-2:].sum() > config.end_share:
         searched = f"{widths_mm[0]:.3g} to {widths_mm[-1]:.3g} mm"
         return (f"the likeliest slice profiles lie at the end of the range searched, {searched}: do not trust them",)
-    if uncertain > flat_sd:
+    if uncertain > config.flat_sd:
         return (
             f"the scan holds too little information to tell its slice profile (uncertain by {100 * uncertain:.0f} %): "
             "the estimate leans on what is usual; trust the protocol rather than this number",

@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # at run time each command imports what it needs, so that --h
 MethodName = Literal["eclare", "focvs", "smore", "cubic", "inverse"]
 Preset = Literal["instant", "fast", "standard", "best"]
 Dtype = Literal["float32", "like-input"]
-Estimator = Literal["variograms", "spectra", "espreso"]
+Estimator = Literal["variograms", "espreso"]
 
 EXIT_OK, EXIT_REFUSED = 0, 3
 
@@ -385,7 +385,7 @@ def profile(
     plot
         A picture of the profile and of what it was fitted to: .png.
     estimator
-        variograms or spectra, in seconds, or espreso, after the published adversarial one, in half a minute.
+        variograms, in seconds, or espreso, after the published adversarial one, in half a minute.
     axis
         Array axis of the slices: 0, 1 or 2. By default the one with the largest voxels.
     volume

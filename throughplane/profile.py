@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from eclare import ProfileTrace, espreso, estimate_from_spectra, estimate_profile
+from eclare import ProfileTrace, espreso, estimate_profile
 from forward_models import (
     Acquisition,
     FlagConflict,
@@ -23,16 +23,12 @@ from forward_models.acquisition import Source
 from throughplane.outputs import Writer
 from throughplane.software import software_record
 
-EstimatorName = Literal["variograms", "spectra", "espreso"]
+EstimatorName = Literal["variograms", "espreso"]
 
 
 # (volume, acquisition, generator=) -> slice profile, and how it came about
 Estimator = Callable[..., tuple[Sampled, ProfileTrace]]
-ESTIMATORS: dict[EstimatorName, Estimator] = {
-    "variograms": estimate_profile,
-    "spectra": estimate_from_spectra,
-    "espreso": espreso,
-}
+ESTIMATORS: dict[EstimatorName, Estimator] = {"variograms": estimate_profile, "espreso": espreso}
 
 
 @dataclass(frozen=True, eq=False)

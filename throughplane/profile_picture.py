@@ -1,13 +1,12 @@
 """The picture of `throughplane profile --plot`."""
 
-from itertools import pairwise
 from pathlib import Path
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from eclare.profile_estimation import ProfileTrace, SpectrumFit, VariogramFit
+from eclare.profile_estimation import ProfileTrace, VariogramFit
 from forward_models import Sampled
 
 STYLE = matplotlib.RcParams(
@@ -35,7 +34,7 @@ def _drawn(profile: Sampled, trace: ProfileTrace) -> Figure:
         _draw_histories(others[0], trace)
     else:
         _draw_posterior(others[0], trace, trace.fit)
-        _draw_match(others[1], trace.fit)
+        _draw_variograms(others[1], trace.fit)
     return figure
 
 
@@ -45,7 +44,7 @@ def _draw_histories(axes: Axes, trace: ProfileTrace) -> None:
     axes.set(title="learning, a line for each seed", xlabel="step", ylabel="FWHM, mm", ylim=(0, None))
 
 
-def _draw_posterior(width: Axes, trace: ProfileTrace, fit: VariogramFit | SpectrumFit) -> None:
+def _draw_posterior(width: Axes, trace: ProfileTrace, fit: VariogramFit) -> None:
     low, high = trace.repeatability_mm
     for name, share in fit.posterior.items():
         width.plot(fit.candidates_mm, share, label=f"{name}, {100 * share.sum():.0f} %")
@@ -58,18 +57,12 @@ def _draw_posterior(width: Axes, trace: ProfileTrace, fit: VariogramFit | Spectr
     width.legend(frameon=False)
 
 
-def _draw_match(axes: Axes, fit: VariogramFit | SpectrumFit) -> None:
-    """Through the slices (dots) and in plane (lines), a colour for each band across."""
-    if isinstance(fit, SpectrumFit):
-        along, through, within = fit.frequency_per_mm, fit.through_plane.swapaxes(1, 2), fit.in_plane.swapaxes(1, 2)
-        axes.set(title="spectra: slices (dots), in plane (lines)", xlabel="frequency along, /mm", yscale="log")
-        axes.set_ylabel("over the largest in plane")
-    else:
-        along, through, within = fit.lags_mm, fit.through_plane, fit.in_plane
-        axes.set(title="variograms: slices (dots), in plane (lines)", xlabel="lag, mm", ylabel="over variance")
-    for band, (first, last) in enumerate(pairwise(fit.bands_per_mm)):
-        axes.plot(along, through[:, band].mean(axis=0), "o", color=f"C{band}", label=f"{first:.2g} to {last:.2g} /mm")
-        axes.plot(along, within[:, band].mean(axis=0), "-", color=f"C{band}")
-    if not isinstance(fit, SpectrumFit):
-        axes.set_ylim(0, None)
+def _draw_variograms(axes: Axes, fit: VariogramFit) -> None:
+    for band, (first, last) in enumerate(zip(fit.bands_per_mm[:-1], fit.bands_per_mm[1:], strict=True)):
+        for values, style in ((fit.through_plane, "o"), (fit.in_plane, "-")):
+            label = f"{first:g} to {last:g} /mm" if style == "o" else None
+            axes.plot(fit.lags_mm, values[:, band].mean(axis=0), style, color=f"C{band}", label=label)
+    axes.set(
+        title="variograms: slices (dots), in plane (lines)", xlabel="lag, mm", ylabel="over variance", ylim=(0, None)
+    )
     axes.legend(frameon=False, title="frequency across")

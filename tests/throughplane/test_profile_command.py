@@ -124,15 +124,6 @@ def test_espreso_on_request(scan, tmp_path, monkeypatch):
     assert plot.read_bytes().startswith(b"\x89PNG")
 
 
-def test_spectra_on_request(scan, tmp_path):
-    out, plot = tmp_path / "p.json", tmp_path / "p.png"
-    assert run("profile", scan, out, "--plot", plot, "--estimator", "spectra", "-q") == 0
-    record = json.loads(out.read_text())
-    assert (record["estimator"], set(record["families"])) == ("spectra", {"gaussian", "slr", "box"})
-    assert record["fwhm_mm"] == pytest.approx(4, rel=0.25)
-    assert plot.read_bytes().startswith(b"\x89PNG")
-
-
 @pytest.mark.parametrize("name", ["estimate", "espreso"])
 def test_upsample_takes_the_profile_from_the_scan_where_asked(scan, tmp_path, monkeypatch, name):
     monkeypatch.setitem(ESTIMATORS, "espreso", quick_espreso)
