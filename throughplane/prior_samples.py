@@ -24,6 +24,7 @@ from throughplane.outputs import Writer
 
 COLUMNS = 8  # of the sheet
 BRIGHTEST = 1.2
+MOST_NOISE = 40.0
 CROSSOVER = (1.0, 2.0)  # sigma; between them the two denoise training heads equally well
 VALIDATION_EVERY = 8  # slices
 
@@ -54,14 +55,15 @@ def draw(
     """
     checkpoint = load_checkpoint(find_prior(prior))
     coarse = None if layout is None else load_checkpoint(find_prior(layout))
-    denoisers = _denoisers(checkpoint, coarse)
+    ratio = _ratio(checkpoint, coarse)
+    denoisers = _denoisers(checkpoint, coarse, ratio)
     corpus = read_corpus(scans) if scans else None
     if corpus is not None:
         for learned in (checkpoint, coarse):
             if learned is not None:
                 _require_trained_on(corpus, learned.data)
     began = time.perf_counter()
-    sigmas = noise_schedule(drawing.steps)
+    sigmas = noise_schedule(drawing.steps, most=MOST_NOISE * ratio)  # of block means, sigma / ratio
     pixel_mm = round(checkpoint.preprocess["spacing_mm"])
     side = -(-drawing.size // pixel_mm)
     shape = (drawing.slices, side, side)
@@ -81,19 +83,25 @@ def draw(
     return drawn, record
 
 
-def _denoisers(checkpoint: Checkpoint, layout: Checkpoint | None) -> dict[Plane, Denoise]:
-    fine = {plane: checkpoint.prior.of_plane(plane) for plane in Plane}
+def _ratio(checkpoint: Checkpoint, layout: Checkpoint | None) -> int:
+    """How many times larger the pixels of the layout are."""
     if layout is None:
-        return fine
+        return 1
     ratio = layout.preprocess["spacing_mm"] / checkpoint.preprocess["spacing_mm"]
     if ratio < 2 or ratio % 1:
         raise InputRefused(
             f"--layout has pixels {ratio:g} times as large as the prior; expected twice or another whole multiple, as "
             "head-2d-layout has with head-2d"
         )
+    return int(ratio)
+
+
+def _denoisers(checkpoint: Checkpoint, layout: Checkpoint | None, ratio: int) -> dict[Plane, Denoise]:
+    fine = {plane: checkpoint.prior.of_plane(plane) for plane in Plane}
+    if layout is None:
+        return fine
     return {
-        plane: two_scales(denoise, layout.prior.of_plane(plane), int(ratio), CROSSOVER)
-        for plane, denoise in fine.items()
+        plane: two_scales(denoise, layout.prior.of_plane(plane), ratio, CROSSOVER) for plane, denoise in fine.items()
     }
 
 
