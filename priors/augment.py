@@ -18,6 +18,12 @@ ASPECTS = (0.95, 1.05)
 GAINS = (0.7, 1.42)  # what forward_models.intensity_scale leaves, a power of two
 LOG_BIAS_SD = 0.15
 NOISES = (0.003, 0.03)
+WHOLE_SCALES = (0.9, 1.2)  # of whole slices: a little smaller than life rather than larger, so that heads fit
+WHOLE_ASPECTS = (0.92, 1.09)
+SHEAR_SD = 0.05
+OFF_CENTRE = 3.0  # pixels of the patch, in either direction
+BEND_SD = 0.8  # pixels of the patch, at each of BEND_NODES x BEND_NODES points
+BEND_NODES = 5
 
 
 @dataclass(frozen=True)
@@ -28,22 +34,25 @@ class Placement:
         turn: 2 x 2, rotation times pixel size in slice pixels; the identity copies pixels.
         offset: of the patch's first pixel centre, in slice pixels (row, column).
         mirrored: reverse the left-right axis afterwards.
+        bend: added to the position, in slice pixels (row, column), at nodes spread over the patch; bicubic between.
     """
 
     turn: tuple[tuple[float, float], tuple[float, float]]
     offset: tuple[float, float]
     mirrored: bool
+    bend: Float[Tensor, "2 nodes nodes"] | None = None
 
     @property
     def copies_pixels(self) -> bool:
-        return self.turn == ((1.0, 0.0), (0.0, 1.0))
+        return self.turn == ((1.0, 0.0), (0.0, 1.0)) and self.bend is None
 
     def finer(self, ratio: int) -> "Placement":
         """The same patch with pixels `ratio` times smaller and as many more, centred on the coarse ones."""
         shift = (1 / ratio - 1) / 2
         turn = tuple(tuple(value / ratio for value in row) for row in self.turn)
         offset = tuple(o + shift * (row[0] + row[1]) for o, row in zip(self.offset, self.turn, strict=True))
-        return Placement(((turn[0][0], turn[0][1]), (turn[1][0], turn[1][1])), (offset[0], offset[1]), self.mirrored)
+        finer = ((turn[0][0], turn[0][1]), (turn[1][0], turn[1][1]))
+        return Placement(finer, (offset[0], offset[1]), self.mirrored, self.bend)
 
 
 def draw_placement(shape: tuple[int, ...], size: int, plane: Plane, *, generator: torch.Generator) -> Placement:
@@ -60,6 +69,23 @@ def draw_placement(shape: tuple[int, ...], size: int, plane: Plane, *, generator
         offset = [float(round(o)) for o in offset]
     mirrored = plane.mirror_axis is not None and chance(0.5, generator=generator)
     return Placement(turn, (offset[0], offset[1]), mirrored)
+
+
+def draw_whole(shape: tuple[int, ...], size: int, pixel: int, plane: Plane, *, generator: torch.Generator) -> Placement:
+    """A whole slice in a patch whose pixels are `pixel` times as wide: turned, sheared, bent, off centre."""
+    angle = math.radians(ROTATION_DEGREES * float(torch.randn((), generator=generator)))
+    scale = pixel * log_uniform(*WHOLE_SCALES, generator=generator)
+    aspect = log_uniform(*WHOLE_ASPECTS, generator=generator)
+    shear = SHEAR_SD * float(torch.randn((), generator=generator))
+    c, s = scale * math.cos(angle), scale * math.sin(angle)
+    turn = ((c * aspect, (shear * c - s) / aspect), (s * aspect, (shear * s + c) / aspect))
+    offset = []
+    for length, row in zip(shape, turn, strict=True):
+        middle = (length - 1) / 2 + pixel * uniform(-OFF_CENTRE, OFF_CENTRE, generator=generator)
+        offset.append(middle - (row[0] + row[1]) * (size - 1) / 2)
+    bend = pixel * BEND_SD * torch.randn((2, BEND_NODES, BEND_NODES), generator=generator)
+    mirrored = plane.mirror_axis is not None and chance(0.5, generator=generator)
+    return Placement(turn, (offset[0], offset[1]), mirrored, bend)
 
 
 def _draw_turn(*, generator: torch.Generator) -> tuple[tuple[float, float], tuple[float, float]]:
@@ -95,6 +121,9 @@ def _sampling_grid(shape: tuple[int, ...], placement: Placement, size: int) -> F
     rows, columns = (
         offset + row[0] * r + row[1] * c for offset, row in zip(placement.offset, placement.turn, strict=True)
     )
+    if placement.bend is not None:
+        bend = F.interpolate(placement.bend[None], size=(size, size), mode="bicubic", align_corners=True)[0]
+        rows, columns = rows + bend[0], columns + bend[1]
     return torch.stack([2 * columns / (shape[1] - 1) - 1, 2 * rows / (shape[0] - 1) - 1], dim=-1)
 
 

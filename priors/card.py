@@ -4,18 +4,22 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from priors.augment import SCALES, WHOLE_SCALES
+from priors.data import SPACING_MM
 from priors.folders import CARD, CONFIG, DATA, PREPROCESS, Json, read_json, replace_folder, write_json
 
 
 def model_card(config: dict[str, Any], preprocess: dict[str, Any], data: dict[str, Any]) -> str:
     """README.md from the three JSON records of a checkpoint."""
     reached = config["reached"]
+    spacing_mm = preprocess["spacing_mm"]
+    least_mm, most_mm = (spacing_mm * scale for scale in (SCALES if spacing_mm == SPACING_MM else WHOLE_SCALES))
     training = config["training"]
     psnr = "\n".join(f"| {sigma} | {db:.2f} |" for sigma, db in reached["validation_psnr_db"].items())
     evaluation = _evaluated(config["evaluation"]) if "evaluation" in config else ""
     return f"""# A diffusion prior of head MRI slices
 
-A denoiser D(x, sigma) of 2-D slices (sagittal, coronal, axial; {preprocess["spacing_mm"]:g} mm pixels, RAS), trained to
+A denoiser D(x, sigma) of 2-D slices (sagittal, coronal, axial; {spacing_mm:g} mm pixels, RAS), trained to
 recover slices from added Gaussian noise. It knows what head MRI tends to look like; it knows nothing of the person
 scanned.
 
@@ -48,7 +52,8 @@ were not made to reproduce anyone, but nobody has proved that they cannot.
 - Detail that a scan does not fix is painted from the prior. It is plausible, not true; do not diagnose from it.
 - Slices are treated one by one; continuity across them has to come from elsewhere.
 - Robust maximum near 1 ({preprocess["intensity"]["robust_maximum_range"]}), air at 0, sigma between
-  {preprocess["sigma"]["least"]} and {preprocess["sigma"]["most"]}; other pixel sizes than 0.8 to 1.25 mm were not seen.
+  {preprocess["sigma"]["least"]} and {preprocess["sigma"]["most"]}; other pixel sizes than
+  {least_mm:.3g} to {most_mm:.3g} mm were not seen.
 """
 
 

@@ -52,11 +52,13 @@ class Checkpoint:
     sha256: str
 
 
-def preprocess_record(denoiser: DenoiserConfig, noise_levels: NoiseLevels, contrasts: list[str]) -> Json:
+def preprocess_record(
+    denoiser: DenoiserConfig, noise_levels: NoiseLevels, contrasts: list[str], spacing_mm: float = SPACING_MM
+) -> Json:
     """How slices must look before they meet the network: what `preprocess.json` holds."""
     return {
         "orientation": "RAS",
-        "spacing_mm": SPACING_MM,
+        "spacing_mm": spacing_mm,
         "planes": {plane.name.lower(): plane.value for plane in Plane},
         "slice_axes": "the label is the axis of the normal; a slice keeps the other two axes of the RAS array in order",
         "intensity": {

@@ -30,10 +30,10 @@ class Corpus:
             names = sorted(scan.name for scan in (*self.train, *self.validation) if scan.sha256 in both)
             raise InputRefused(f"{', '.join(names)} are the same file under names of different subjects; keep one")
 
-    def record(self) -> dict[str, object]:
-        """What `data.json` holds."""
+    def record(self, spacing_mm: float = SPACING_MM) -> dict[str, object]:
+        """What `data.json` of a prior with such pixels holds."""
         return {
-            "spacing_mm": SPACING_MM,
+            "spacing_mm": spacing_mm,
             "split": {"train": list(self.split.train), "validation": list(self.split.validation)},
             "train": [_scan_record(scan) for scan in self.train],
             "validation": [_scan_record(scan) for scan in self.validation],

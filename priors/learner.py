@@ -43,6 +43,11 @@ class TrainingConfig:
     patches: PatchConfig = field(default_factory=PatchConfig)
     denoiser: DenoiserConfig = field(default_factory=DenoiserConfig)
 
+    @property
+    def spacing_mm(self) -> float:
+        """Of the pixels that the prior knows."""
+        return float(self.patches.pixel_mm)
+
 
 @dataclass(eq=False)
 class Learner:
@@ -97,8 +102,9 @@ def train_state(learner: Learner) -> tuple[dict[str, Tensor], Json]:
 
 def _restore(learner: Learner, config: TrainingConfig, corpus: Corpus, folder: Path) -> None:
     checkpoint = load_checkpoint(folder)
-    _require_same(folder, checkpoint.config, config_record(config), "configuration")
-    _require_same(folder, checkpoint.data, corpus.record(), "data")
+    found = _completed(checkpoint.config, config_record(TrainingConfig()))
+    _require_same(folder, found, config_record(config), "configuration")
+    _require_same(folder, checkpoint.data, corpus.record(config.spacing_mm), "data")
     tensors, numbers = load_train_state(folder)
     parameters = dict(learner.network.named_parameters())
     with torch.no_grad():
@@ -123,6 +129,15 @@ def _restore(learner: Learner, config: TrainingConfig, corpus: Corpus, folder: P
 def config_record(config: TrainingConfig) -> Json:
     fields = config_fields(config)
     return {"denoiser": fields.pop("denoiser"), "training": fields}
+
+
+def _completed(record: Json, defaults: Json) -> Json:
+    """With what an older version did not write: it did what is the default now."""
+    present = {
+        key: _completed(value, defaults.get(key, {})) if isinstance(value, dict) else value
+        for key, value in record.items()
+    }
+    return {**defaults, **present}
 
 
 def _require_same(folder: Path, found: Json, expected: Json, what: str) -> None:

@@ -4,16 +4,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from priors.augment import draw_placement, extract, vary_intensities
+from priors.augment import draw_placement, draw_whole, extract, vary_intensities
 from priors.data import HeadScan, LabelMap
 from priors.noise import NoiseLevels
 from priors.planes import Plane, slice_of
 from priors.random import chance, generator_for
 from priors.synthetic import FINER, synthetic_slice
+from priors.two_scales import block_mean
 
 LEAST_SIGNAL = 0.05
 
@@ -23,15 +24,22 @@ class PatchConfig:
     """What is drawn.
 
     Attributes:
-        size: pixels along either side of a patch, 1 mm each before scaling; a multiple of 16.
+        size: pixels along either side of a patch; a multiple of 16.
+        pixel_mm: of its pixels before scaling. 1: patches of slices as they are. More, an even number: slices as a
+            whole, means over blocks of so many mm.
         synthetic_ratio: share of patches from label maps. They bring contrasts and brain-only heads that the scans
             lack, but their texture is noise: a fifth, so that most of what the prior knows of texture is real.
         noise_levels: at which sigmas.
     """
 
     size: int = 96
+    pixel_mm: int = 1
     synthetic_ratio: float = 0.2
     noise_levels: NoiseLevels = field(default_factory=NoiseLevels)
+
+    def __post_init__(self) -> None:
+        if self.pixel_mm != 1 and (self.pixel_mm < FINER or self.pixel_mm % FINER):
+            raise ValueError(f"pixel_mm is {self.pixel_mm}; expected 1 or a multiple of {FINER}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,11 +81,12 @@ class Patches(Dataset):
         plane = list(Plane)[_pick(3, generator=generator)]
         if synthetic:
             source = _pick(len(self.label_maps), generator=generator)
-            clean = _synthetic_patch(self.label_maps[source], plane, self.config.size, generator=generator)
+            clean = _synthetic_patch(self.label_maps[source], plane, self.config, generator=generator)
             source += len(self.scans)
         else:
             source = _pick(len(self.scans), generator=generator)
-            clean = _real_patch(self.scans[source], plane, self.config.size, generator=generator)
+            make = _real_patch if self.config.pixel_mm == 1 else _whole_slice
+            clean = make(self.scans[source], plane, self.config, generator=generator)
         noise = torch.randn(clean.shape, generator=generator)
         sigma = self.config.noise_levels.draw(generator=generator)
         return clean, noise, sigma, plane.value, source
@@ -117,21 +126,42 @@ def _pick(count: int, *, generator: torch.Generator) -> int:
 
 
 def _real_patch(
-    scan: HeadScan, plane: Plane, size: int, *, generator: torch.Generator
+    scan: HeadScan, plane: Plane, config: PatchConfig, *, generator: torch.Generator
 ) -> Float[Tensor, "rows columns"]:
     useful = scan.slices[plane.value]
     image = slice_of(scan.voxels, plane, int(useful[_pick(len(useful), generator=generator)])).float()
-    drawn = (draw_placement(image.shape, size, plane, generator=generator) for _ in range(2))
-    patches = [extract(image, placement, size, plane.mirror_axis) for placement in drawn]
+    drawn = (draw_placement(image.shape, config.size, plane, generator=generator) for _ in range(2))
+    patches = [extract(image, placement, config.size, plane.mirror_axis) for placement in drawn]
     patch = max(patches, key=lambda candidate: float((candidate > LEAST_SIGNAL).sum()))  # less often mere air
     return vary_intensities(patch, recontrast=True, generator=generator)
 
 
+def _whole_slice(
+    scan: HeadScan, plane: Plane, config: PatchConfig, *, generator: torch.Generator
+) -> Float[Tensor, "rows columns"]:
+    """Placed and recoloured on pixels half as large, so that averaging makes partial volume."""
+    image = slice_of(scan.voxels, plane, _inner(scan.slices[plane.value], generator=generator)).float()
+    image = block_mean(image[None], config.pixel_mm // FINER)[0]
+    placement = draw_whole(image.shape, config.size, FINER, plane, generator=generator).finer(FINER)
+    fine = extract(image, placement, FINER * config.size, plane.mirror_axis)
+    return block_mean(vary_intensities(fine, recontrast=True, generator=generator)[None], FINER)[0]
+
+
 def _synthetic_patch(
-    label_map: LabelMap, plane: Plane, size: int, *, generator: torch.Generator
+    label_map: LabelMap, plane: Plane, config: PatchConfig, *, generator: torch.Generator
 ) -> Float[Tensor, "rows columns"]:
     useful = label_map.slices[plane.value]
-    labels = slice_of(label_map.voxels, plane, int(useful[_pick(len(useful), generator=generator)]))
-    placement = draw_placement(labels.shape, size, plane, generator=generator).finer(FINER)
-    fine = extract(labels, placement, FINER * size, plane.mirror_axis)
+    if config.pixel_mm == 1:
+        labels = slice_of(label_map.voxels, plane, int(useful[_pick(len(useful), generator=generator)]))
+        placement = draw_placement(labels.shape, config.size, plane, generator=generator)
+    else:
+        labels = slice_of(label_map.voxels, plane, _inner(useful, generator=generator))
+        placement = draw_whole(labels.shape, config.size, config.pixel_mm, plane, generator=generator)
+    fine = extract(labels, placement.finer(FINER), FINER * config.size, plane.mirror_axis)
     return vary_intensities(synthetic_slice(fine, generator=generator), recontrast=False, generator=generator)
+
+
+def _inner(useful: Int64[Tensor, " slice"], *, generator: torch.Generator) -> int:
+    """A slice; those through the middle of the head are the most likely, outer ones show little of it."""
+    one, other = (_pick(len(useful), generator=generator) for _ in range(2))
+    return int(useful[(one + other) // 2])

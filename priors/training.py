@@ -23,7 +23,7 @@ from priors.learner import Learner, TrainingConfig, config_record, new_learner, 
 from priors.noise import Preconditioning
 from priors.pace import Schedule, WorkClock, leave_signals_to_parent, stop_on_signal
 from priors.patches import Batch, BatchIndices, Patches, collate
-from priors.validation import FixedSlice, fixed_slices, mean_psnr_by_sigma
+from priors.validation import FixedSlice, averaged, fixed_slices, mean_psnr_by_sigma
 
 LATEST, BEST, LOG = "latest", "best", "log.jsonl"
 SMOOTHED_STEPS = 200  # reported losses are means over this many
@@ -71,7 +71,9 @@ def train(
     patches = Patches(corpus.train, corpus.label_maps, config.patches, config.seed)
     network, optimiser = accelerator.prepare(learner.network, learner.optimiser)
     learner.ema.to(accelerator.device)
-    writer = _Writer(config, corpus, out, fixed_slices(corpus.validation), accelerator.device)
+    writer = _Writer(
+        config, corpus, out, averaged(fixed_slices(corpus.validation), config.patches.pixel_mm), accelerator.device
+    )
     clock = WorkClock(learner.worked_minutes)
     began_minutes = saved_minutes = clock.minutes
     told = report if accelerator.is_main_process else _silent
@@ -145,9 +147,9 @@ class _Writer:
         device: torch.device,
     ) -> None:
         self.config, self.out, self.slices, self.device = config, out, slices, device
-        self.data = corpus.record()
+        self.data = corpus.record(config.spacing_mm)
         contrasts = sorted({scan.contrast for scan in corpus.train} | ({"synthetic"} if corpus.label_maps else set()))
-        self.preprocess = preprocess_record(config.denoiser, config.patches.noise_levels, contrasts)
+        self.preprocess = preprocess_record(config.denoiser, config.patches.noise_levels, contrasts, config.spacing_mm)
         self.network = new_denoiser(config.denoiser).to(device).eval().requires_grad_(False)
 
     def save(self, learner: Learner, loss: float) -> dict[float, float]:

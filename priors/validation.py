@@ -1,7 +1,7 @@
 """How well a prior denoises slices of subjects it was not trained on."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -10,6 +10,7 @@ from torch import Tensor
 from priors.data import HeadScan, head_mask
 from priors.planes import Plane, slice_of
 from priors.random import generator_for
+from priors.two_scales import block_mean
 
 SIGMAS = (0.05, 0.1, 0.2, 0.5)
 SHARES = (0.35, 0.55)  # which slices: at these shares of the way through the head
@@ -43,6 +44,16 @@ def fixed_slices(scans: tuple[HeadScan, ...], shares: tuple[float, ...] = SHARES
                 inside = slice_of(head, plane, index)
                 slices.append(FixedSlice(scan.name, scan.contrast, plane, clean, inside, noise))
     return tuple(slices)
+
+
+def averaged(slices: tuple[FixedSlice, ...], ratio: int) -> tuple[FixedSlice, ...]:
+    """On pixels `ratio` times as large; the noise is that of the means, standard normal again."""
+
+    def of(item: FixedSlice) -> FixedSlice:
+        clean, head, noise = block_mean(torch.stack([item.clean, item.head.float(), item.noise]), ratio)
+        return replace(item, clean=clean, head=head > 0.5, noise=ratio * noise)
+
+    return tuple(map(of, slices))
 
 
 def head_psnr(

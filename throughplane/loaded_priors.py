@@ -29,6 +29,7 @@ from priors import (
     pixel_mm_for,
     steps_within,
 )
+from priors.data import THICKEST_MM
 from priors.folders import CONFIG, read_json, refuse_pickles
 from priors.volumes import FORMAT as VOLUMES_FORMAT
 
@@ -202,4 +203,10 @@ def load_prior(folder: Path, dtype: torch.dtype, budget_bytes: float) -> LoadedP
     refuse_pickles(folder)
     if read_json(folder, CONFIG).get("format") == VOLUMES_FORMAT:
         return PriorOfVolumes(load_volume_prior(folder, dtype=dtype), dtype, budget_bytes)
-    return PriorOfSlices(load_checkpoint(folder), dtype)
+    checkpoint = load_checkpoint(folder)
+    if (spacing_mm := checkpoint.preprocess["spacing_mm"]) > THICKEST_MM:
+        raise InputRefused(
+            f"{folder} knows pixels of {spacing_mm:g} mm, the layout of a head without detail; expected a prior of at "
+            f"most {THICKEST_MM:g} mm, such as head-2d"
+        )
+    return PriorOfSlices(checkpoint, dtype)

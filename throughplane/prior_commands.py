@@ -18,6 +18,9 @@ if TYPE_CHECKING:  # at run time each command imports what it needs, so that --h
 class TrainingFlags:
     """What shapes the weights; a run is continued only with the same."""
 
+    recipe: Literal["head-2d", "head-2d-layout"] | None = None
+    """As this prior of the package was trained (priors/configs): in place of all other flags of this group."""
+
     batch_size: int = 16
     """Patches per process and step."""
 
@@ -25,7 +28,7 @@ class TrainingFlags:
     """Of Adam, constant after a short rise."""
 
     patch_size: int = 96
-    """Pixels along either side, 1 mm each; a multiple of 16."""
+    """Pixels of 1 mm along either side; a multiple of 16."""
 
     synthetic_ratio: float = 0.2
     """Share of patches that come from label maps."""
@@ -105,19 +108,27 @@ def train_prior(
     config = training_config(training or TrainingFlags())
     corpus = read_corpus(paths[:-1], label_maps)
     if dry_run:
-        print(json.dumps({**config_record(config), "data": corpus.record()}, indent=2))
+        print(json.dumps({**config_record(config), "data": corpus.record(config.spacing_mm)}, indent=2))
         return EXIT_OK
     pace = Schedule(limits.time_limit, limits.last_step, limits.checkpoint_minutes, limits.workers)
-    with watchers(paths[-1], sample_sheets, tensorboard) as told:
+    patch_mm = config.patches.size * config.patches.pixel_mm
+    with watchers(paths[-1], sample_sheets, tensorboard, patch_mm) as told:
         train(config, pace, corpus, paths[-1], start_from, told)
     return EXIT_OK
 
 
 def training_config(flags: TrainingFlags) -> "TrainingConfig":
     """The configuration that the flags ask for."""
+    from forward_models import FlagConflict
+    from priors.configs import RECIPES
     from priors.learner import TrainingConfig
     from priors.patches import PatchConfig
 
+    if flags.recipe is not None:
+        plain = vars(TrainingFlags(recipe=flags.recipe))
+        if others := [name.replace("_", "-") for name, value in vars(flags).items() if value != plain[name]]:
+            raise FlagConflict(f"--recipe decides what --{others[0]} would; leave one of them out")
+        return RECIPES[flags.recipe]
     return TrainingConfig(
         flags.batch_size,
         flags.learning_rate,
@@ -221,6 +232,7 @@ def prior_sample(
     out: Path,
     /,
     *,
+    layout: str | None = None,
     scans: Annotated[tuple[Path, ...], Parameter(negative=())] = (),
     slices: int = 16,
     size: int = 192,
@@ -237,12 +249,14 @@ def prior_sample(
         Name of an installed prior, or a checkpoint folder.
     out
         The sheet to write, .png; a record lies beside it.
+    layout
+        Prior of larger pixels, by name or folder, that decides where noise hides all detail: head-2d-layout.
     scans
         What the prior was trained and validated on; its nearest slices are looked for there.
     slices
         How many per plane.
     size
-        Pixels along either side, 1 mm each.
+        Millimetres along either side.
     steps
         Noise levels on the way.
     seed
@@ -261,7 +275,7 @@ def prior_sample(
     _require_sensible(out, slices, size, steps)
     record_file = out.with_suffix(".json")
     check_targets([out, record_file], list(scans), force)
-    drawn, record = draw(prior, Drawing(slices, size, steps, seed), scans)
+    drawn, record = draw(prior, Drawing(slices, size, steps, seed), scans, layout)
     write_all({out: sheet_writer(drawn), record_file: json_writer(record)})
     print(_told_of(record))
     return EXIT_OK

@@ -12,23 +12,26 @@ from torch import Tensor
 
 from eclare.precision import reduced_precision
 from forward_models import InputRefused
-from priors.checkpoint import load_checkpoint
+from priors.checkpoint import Checkpoint, load_checkpoint
 from priors.corpus import Corpus, read_corpus
 from priors.data import HeadScan
 from priors.planes import Plane, slice_of
 from priors.random import generator_for
-from priors.sampling import fitted, nearest, noise_schedule, sample
+from priors.sampling import Denoise, fitted, nearest, noise_schedule, sample
 from priors.shipped import find_prior
+from priors.two_scales import enlarged, two_scales
 from throughplane.outputs import Writer
 
 COLUMNS = 8  # of the sheet
 BRIGHTEST = 1.2
+MOST_NOISE = 40.0
+CROSSOVER = (1.0, 2.0)  # sigma; between them the two denoise training heads equally well
 VALIDATION_EVERY = 8  # slices
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """What is drawn: so many slices of each plane, `size` pixels along either side, by `steps` noise levels."""
+    """What is drawn: so many slices of each plane, `size` mm along either side, by `steps` noise levels."""
 
     slices: int
     size: int
@@ -37,31 +40,69 @@ class Drawing:
 
 
 def draw(
-    prior: str, drawing: Drawing, scans: Sequence[Path]
+    prior: str, drawing: Drawing, scans: Sequence[Path], layout: str | None = None
 ) -> tuple[dict[Plane, Float[Tensor, "batch rows columns"]], dict[str, Any]]:
     """Slices by plane, and their record; with `scans`, also how close they come to those the prior was trained on.
 
+    Args:
+        prior: name or folder; one of larger pixels than 1 mm is drawn from on its own pixels.
+        drawing: what is drawn.
+        scans: the prior's data.
+        layout: name or folder of a prior of larger pixels that decides where noise hides all detail.
+
     Raises:
-        InputRefused: no such prior, or `scans` are not those it was trained on.
+        InputRefused: no such prior, `scans` are not those it was trained on, or `layout` has no larger pixels.
     """
     checkpoint = load_checkpoint(find_prior(prior))
+    coarse = None if layout is None else load_checkpoint(find_prior(layout))
+    ratio = _ratio(checkpoint, coarse)
+    denoisers = _denoisers(checkpoint, coarse, ratio)
     corpus = read_corpus(scans) if scans else None
     if corpus is not None:
-        _require_trained_on(corpus, checkpoint.data)
+        for learned in (checkpoint, coarse):
+            if learned is not None:
+                _require_trained_on(corpus, learned.data)
     began = time.perf_counter()
-    sigmas = noise_schedule(drawing.steps)
-    shape = (drawing.slices, drawing.size, drawing.size)
+    sigmas = noise_schedule(drawing.steps, most=MOST_NOISE * ratio)  # of block means, sigma / ratio
+    pixel_mm = round(checkpoint.preprocess["spacing_mm"])
+    side = -(-drawing.size // pixel_mm)
+    shape = (drawing.slices, side, side)
     with torch.inference_mode(), reduced_precision(torch.device("cpu")):
         drawn = {
-            plane: sample(
-                checkpoint.prior.of_plane(plane), shape, sigmas, generator=generator_for(drawing.seed, plane.value)
-            )
-            for plane in Plane
+            plane: sample(denoise, shape, sigmas, generator=generator_for(drawing.seed, plane.value))
+            for plane, denoise in denoisers.items()
         }
-    record: dict[str, Any] = {"prior": checkpoint.sha256, **asdict(drawing), "seconds": time.perf_counter() - began}
+    if pixel_mm > 1:
+        drawn = {plane: enlarged(slices, pixel_mm) for plane, slices in drawn.items()}
+    seconds = time.perf_counter() - began
+    record: dict[str, Any] = {"prior": checkpoint.sha256, **asdict(drawing), "seconds": seconds}
+    if coarse is not None:
+        record["layout"] = coarse.sha256
     if corpus is not None:
         record["nearest"] = {plane.name.lower(): _compared(drawn[plane], corpus, plane) for plane in Plane}
     return drawn, record
+
+
+def _ratio(checkpoint: Checkpoint, layout: Checkpoint | None) -> int:
+    """How many times larger the pixels of the layout are."""
+    if layout is None:
+        return 1
+    ratio = layout.preprocess["spacing_mm"] / checkpoint.preprocess["spacing_mm"]
+    if ratio < 2 or ratio % 1:
+        raise InputRefused(
+            f"--layout has pixels {ratio:g} times as large as the prior; expected twice or another whole multiple, as "
+            "head-2d-layout has with head-2d"
+        )
+    return int(ratio)
+
+
+def _denoisers(checkpoint: Checkpoint, layout: Checkpoint | None, ratio: int) -> dict[Plane, Denoise]:
+    fine = {plane: checkpoint.prior.of_plane(plane) for plane in Plane}
+    if layout is None:
+        return fine
+    return {
+        plane: two_scales(denoise, layout.prior.of_plane(plane), ratio, CROSSOVER) for plane, denoise in fine.items()
+    }
 
 
 def _require_trained_on(corpus: Corpus, data: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from priors.training import LATEST, Progress
@@ -15,12 +16,12 @@ SHEET = Drawing(slices=4, size=160, steps=18, seed=0)
 
 
 @contextmanager
-def watchers(out: Path, sample_sheets: bool, tensorboard: bool) -> Iterator[Told]:
-    """One function that tells all who were asked for of a step; they see it in turn."""
+def watchers(out: Path, sample_sheets: bool, tensorboard: bool, patch_mm: int) -> Iterator[Told]:
+    """One function that tells all who were asked for of a step; they see it in turn. Sheets show at least a patch."""
     with ExitStack() as stack:
         told: list[Told] = [print_line]
         if sample_sheets:
-            told.append(draws_sheets(out))
+            told.append(draws_sheets(out, replace(SHEET, size=max(SHEET.size, patch_mm))))
         if tensorboard:
             told.append(stack.enter_context(plots_curves(out)))
 

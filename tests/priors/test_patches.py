@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from priors.augment import Placement, draw_placement, extract, intensity_map, vary_intensities
+from priors.augment import Placement, draw_placement, draw_whole, extract, intensity_map, vary_intensities
 from priors.patches import BatchIndices, PatchConfig, Patches, collate
 from priors.planes import Plane
 from priors.random import gaussian_blur, generator_for, smooth_field
@@ -112,6 +112,56 @@ def test_mirroring_reverses_left_and_right_and_nothing_else(plane):
     patch = extract(ramp(), Placement(IDENTITY, (0.0, 0.0), mirrored=True), 16, plane.mirror_axis)
     upright = ramp()[:16, :16]
     assert torch.equal(patch, upright if plane is Plane.SAGITTAL else upright.flip(0))
+
+
+WHOLE = {"size": 16, "pixel_mm": 4}  # the tiny heads are about 40 mm wide
+
+
+@pytest.mark.parametrize("synthetic_ratio", [0.0, 1.0])
+def test_whole_slices_show_all_of_a_head_and_the_air_around_it(corpus, synthetic_ratio):
+    patches = new_patches(corpus, synthetic_ratio=synthetic_ratio, **WHOLE)
+    clean = torch.stack([patches[i][0] for i in range(60)])
+    assert clean.shape == (60, 16, 16)
+    assert torch.isfinite(clean).all()
+    edge = torch.cat([clean[:, 0], clean[:, -1], clean[:, :, 0], clean[:, :, -1]])
+    assert float(clean[:, 5:11, 5:11].mean()) > 0.25
+    assert float(edge.mean()) < 0.1 * float(clean[:, 5:11, 5:11].mean())
+
+
+def test_whole_slices_depend_on_seed_and_index_only_and_no_two_are_alike(corpus):
+    one, other = new_patches(corpus, **WHOLE), new_patches(corpus, **WHOLE)
+    assert same(one[7], other[7])
+    assert not torch.equal(one[7][0], one[8][0])
+
+
+def test_patches_of_pixels_of_one_mm_are_what_they_were_before_there_were_larger_ones(corpus):
+    """A regression number, so that runs of then go on: sums of the first patches, made by the version before."""
+    sums = [round(float(new_patches(corpus)[i][0].double().sum()), 1) for i in range(6)]
+    assert sums == [158.4, 85.9, 169.7, 15.9, 54.6, 122.9]
+
+
+def test_a_placement_of_a_whole_slice_has_its_middle_near_that_of_the_slice():
+    for i in range(40):
+        placement = draw_whole((200, 240), 64, 4, Plane.AXIAL, generator=generator_for(1, i))
+        middle = [o + 31.5 * (row[0] + row[1]) for o, row in zip(placement.offset, placement.turn, strict=True)]
+        assert middle == [pytest.approx(99.5, abs=12.01), pytest.approx(119.5, abs=12.01)]
+        (a, b), (c, d) = placement.turn
+        assert 0.9 * 4 * 0.99 < (a * d - b * c) ** 0.5 < 1.2 * 4 * 1.01
+
+
+def test_a_bent_placement_reads_a_ramp_where_it_says():
+    bend = torch.full((2, 5, 5), 1.5)
+    image, plain = ramp(60, 60), Placement(IDENTITY, (10.0, 10.0), mirrored=False)
+    bent = Placement(IDENTITY, (10.0, 10.0), mirrored=False, bend=bend)
+    expected = extract(image, plain, 16, None) + 1.5 / 60 + 2 * 1.5 / 60
+    torch.testing.assert_close(extract(image, bent, 16, None), expected, rtol=0, atol=RAMP_ERROR)
+    assert torch.equal(bent.finer(2).bend, bend)
+
+
+@pytest.mark.parametrize("pixel_mm", [0, 3])
+def test_pixels_that_do_not_average_from_half_as_large_ones_are_refused(pixel_mm):
+    with pytest.raises(ValueError, match=f"pixel_mm is {pixel_mm}; expected 1 or a multiple of 2"):
+        PatchConfig(pixel_mm=pixel_mm)
 
 
 def test_labels_are_picked_not_mixed():

@@ -16,7 +16,7 @@ from priors.checkpoint import load_checkpoint, load_train_state
 from priors.denoiser import new_denoiser
 from priors.learner import new_learner
 from priors.pace import Schedule, WorkClock, stop_on_signal
-from priors.patches import Patches, collate
+from priors.patches import PatchConfig, Patches, collate
 from priors.training import denoising_loss, train
 from tests.priors.conftest import TINY, TINY_TRAINING, save_heads
 from throughplane import prior_commands
@@ -39,6 +39,33 @@ def four_steps(corpus, tmp_path_factory):
     out = tmp_path_factory.mktemp("run") / "out"
     train(TINY_TRAINING, Schedule(last_step=4), corpus, out)
     return out
+
+
+LAYOUT = replace(TINY_TRAINING, patches=PatchConfig(size=16, pixel_mm=4))
+
+
+def test_a_prior_of_large_pixels_resumes_bit_for_bit_and_says_how_large_they_are(corpus, tmp_path):
+    train(LAYOUT, Schedule(last_step=4), corpus, tmp_path / "four")
+    for last in (2, 4):
+        train(LAYOUT, Schedule(last_step=last), corpus, tmp_path / "two")
+    (resumed, _), (at_once, _) = state_of(tmp_path / "two"), state_of(tmp_path / "four")
+    assert all(torch.equal(tensor, at_once[name]) for name, tensor in resumed.items())
+    loaded = load_checkpoint(tmp_path / "two" / "best")
+    assert loaded.preprocess["spacing_mm"] == loaded.data["spacing_mm"] == 4.0
+    card = (tmp_path / "two" / "best" / "README.md").read_text()
+    assert all(words in card for words in ("4 mm pixels", "16 x 16 pixels", "3.6 to 4.8 mm were not seen"))
+
+
+def test_a_run_of_a_version_without_pixel_sizes_goes_on(corpus, four_steps, tmp_path):
+    train(TINY_TRAINING, Schedule(last_step=2), corpus, tmp_path)
+    path = tmp_path / "latest" / "config.json"
+    config = json.loads(path.read_text())
+    assert config["training"]["patches"].pop("pixel_mm") == 1
+    path.write_text(json.dumps(config))
+    with pytest.raises(InputRefused, match="other configuration: training is"):
+        train(LAYOUT, Schedule(last_step=4), corpus, tmp_path)
+    train(TINY_TRAINING, Schedule(last_step=4), corpus, tmp_path)
+    assert same(state_of(tmp_path), state_of(four_steps))
 
 
 def test_two_steps_resumed_for_two_more_equal_four_bit_for_bit(corpus, four_steps, tmp_path):

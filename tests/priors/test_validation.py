@@ -8,7 +8,8 @@ import torch
 
 from benchmarks.prior_denoising import CLASSICAL, avoidable_gain, own_noise, rows, tuned, verdict
 from priors.planes import Plane
-from priors.validation import FixedSlice, denoising_psnr, fixed_slices, head_psnr, mean_psnr_by_sigma
+from priors.two_scales import block_mean
+from priors.validation import FixedSlice, averaged, denoising_psnr, fixed_slices, head_psnr, mean_psnr_by_sigma
 from tests.priors.conftest import TINY
 
 
@@ -48,6 +49,17 @@ def test_slices_and_noise_are_the_same_at_every_call(corpus):
     assert [(a.scan, a.plane) for a in one] == [("uih2_T1w.nii.gz", plane) for plane in Plane for _ in range(2)]
     assert all(torch.equal(a.clean, b.clean) and torch.equal(a.noise, b.noise) for a, b in zip(one, other, strict=True))
     assert not torch.equal(one[0].noise, one[1].noise)
+
+
+def test_averaged_slices_have_means_and_noise_of_unit_variance(corpus):
+    fine = fixed_slices(corpus.validation)
+    coarse = averaged(fine, 2)
+    assert [(a.scan, a.plane) for a in coarse] == [(b.scan, b.plane) for b in fine]
+    for one, other in zip(fine, coarse, strict=True):
+        assert torch.equal(other.clean, block_mean(one.clean[None], 2)[0])
+    noise = torch.cat([item.noise.flatten() for item in coarse])
+    assert float(noise.std()) == pytest.approx(1, abs=4 / (2 * len(noise)) ** 0.5)
+    assert all(item.head.shape == item.clean.shape and item.head.any() for item in coarse)
 
 
 def blocks():

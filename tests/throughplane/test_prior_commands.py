@@ -4,25 +4,30 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 import torch
+from matplotlib.image import imread
 
-from forward_models import file_sha256
+from forward_models import InputRefused, file_sha256
 from priors import shipped
 from priors.card import add_evaluation
-from priors.checkpoint import config_fields, load_checkpoint, load_train_state, save_checkpoint
-from priors.configs.head_2d import HEAD_2D
+from priors.checkpoint import load_checkpoint, load_train_state, save_checkpoint
+from priors.configs import HEAD_2D_LAYOUT, RECIPES
 from priors.corpus import read_corpus
 from priors.learner import TrainingConfig, config_record
 from priors.pace import Schedule
+from priors.patches import PatchConfig
 from priors.planes import Plane
 from priors.schedules import VELOCITY
 from priors.training import train
 from priors.volumes import VolumeConfig, VolumePrior, new_volume_network, save_volume_prior
 from tests.priors.conftest import TINY_TRAINING, save_heads, save_tiny_prior
 from throughplane.cli import main
+from throughplane.loaded_priors import load_prior
 from throughplane.prior_commands import ScheduleFlags, TrainingFlags, training_config
 from throughplane.prior_samples import sheet
 
@@ -162,6 +167,43 @@ def test_sheets_that_cannot_be_are_refused(trained, tmp_path, capsys, out, optio
     assert message in refused(capsys, "prior", "sample", trained, tmp_path / out, *options)
 
 
+@pytest.fixture(scope="module")
+def layout(heads, tmp_path_factory):
+    """The same for whole slices on pixels of 4 mm."""
+    out = tmp_path_factory.mktemp("layout")
+    config = replace(TINY_TRAINING, patches=PatchConfig(size=16, pixel_mm=4))
+    train(config, Schedule(last_step=1), read_corpus([heads]), out)
+    return out / "latest"
+
+
+def test_a_layout_shapes_the_sample_and_enters_the_record(trained, layout, heads, tmp_path):
+    options = ["--slices", "1", "--size", "48", "--steps", "3"]
+    pictures = []
+    for name, more in (("with", ["--layout", str(layout), "--scans", str(heads)]), ("without", [])):
+        assert main(["prior", "sample", str(trained), str(tmp_path / f"{name}.png"), *options, *more]) == 0
+        pictures.append((tmp_path / f"{name}.png").read_bytes())
+    assert pictures[0] != pictures[1]
+    record = json.loads((tmp_path / "with.json").read_text())
+    assert record["layout"] == load_checkpoint(layout).sha256
+    assert "layout" not in json.loads((tmp_path / "without.json").read_text())
+
+
+def test_a_prior_of_large_pixels_is_drawn_from_on_them(layout, tmp_path):
+    out = tmp_path / "sheet.png"
+    assert main(["prior", "sample", str(layout), str(out), "--slices", "1", "--size", "48", "--steps", "2"]) == 0
+    assert imread(out).shape[:2] == (3 * 24, 24)  # three planes below each other, at half size
+
+
+def test_a_layout_without_larger_pixels_is_refused(trained, tmp_path, capsys):
+    message = refused(capsys, "prior", "sample", trained, tmp_path / "sheet.png", "--layout", trained)
+    assert "--layout has pixels 1 times as large as the prior; expected twice or another whole multiple" in message
+
+
+def test_a_layout_is_no_prior_to_sample_volumes_with(layout):
+    with pytest.raises(InputRefused, match=r"knows pixels of 4 mm, .* expected a prior of at most 1.5 mm"):
+        load_prior(layout, torch.float32, 1e9)
+
+
 def test_scans_that_it_was_not_trained_on_are_no_yardstick(trained, heads, tmp_path, capsys):
     options = ["--scans", heads / "cstar_T1w.nii.gz", "--slices", "1", "--size", "32", "--steps", "2"]
     message = refused(capsys, "prior", "sample", trained, tmp_path / "sheet.png", *options)
@@ -199,9 +241,20 @@ def test_flags_default_to_the_configuration_of_the_library():
 
 
 def test_the_configuration_on_file_is_that_of_the_weights():
-    config = load_checkpoint(shipped.installed_priors()["head-2d"]).config
-    assert config_record(HEAD_2D) == {"denoiser": config["denoiser"], "training": config["training"]}
-    assert config_fields(HEAD_2D.denoiser) == config["denoiser"]
+    for name, recipe in RECIPES.items():
+        config = load_checkpoint(shipped.installed_priors()[name]).config
+        config["training"]["patches"].setdefault("pixel_mm", 1)  # older checkpoints do not say it
+        assert config_record(recipe) == {"denoiser": config["denoiser"], "training": config["training"]}
+
+
+def test_a_recipe_stands_in_place_of_the_flags_that_shape_weights(tmp_path, heads, capsys):
+    assert training_config(TrainingFlags(recipe="head-2d-layout")) == HEAD_2D_LAYOUT
+    assert get_args(get_args(get_type_hints(TrainingFlags)["recipe"])[0]) == tuple(RECIPES)
+    assert main(["train-prior", str(heads), str(tmp_path), "--recipe", "head-2d-layout", "--dry-run"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["training"]["patches"]["pixel_mm"] == told["data"]["spacing_mm"] == 8
+    message = refused(capsys, "train-prior", heads, tmp_path, "--recipe", "head-2d", "--patch-size", 32, code=2)
+    assert "--recipe decides what --patch-size would; leave one of them out" in message
 
 
 def test_training_without_scans_is_a_usage_error(tmp_path, capsys):
