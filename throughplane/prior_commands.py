@@ -5,12 +5,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from cyclopts import Parameter
+from cyclopts import Parameter, validators
 
-from throughplane.commands import EXIT_OK, Flag, require_installed
+from throughplane.commands import EXIT_OK, Flag, Seed, require_installed
 
 if TYPE_CHECKING:  # at run time each command imports what it needs, so that --help comes at once
     from priors.learner import TrainingConfig
+
+Count = Parameter(validator=validators.Number(gte=1))
+Positive = Parameter(validator=validators.Number(gt=0))
+NotNegative = Parameter(validator=validators.Number(gte=0))
+Share = Parameter(validator=validators.Number(gte=0, lte=1))
+FoldedPixels = Parameter(validator=validators.Number(gte=16, modulo=16))
 
 
 @Parameter(name="*")
@@ -21,22 +27,22 @@ class TrainingFlags:
     recipe: Literal["head-2d", "head-2d-layout"] | None = None
     """As this prior of the package was trained (priors/configs): in place of all other flags of this group."""
 
-    batch_size: int = 16
+    batch_size: Annotated[int, Count] = 16
     """Patches per process and step."""
 
-    learning_rate: float = 4e-4
+    learning_rate: Annotated[float, Positive] = 4e-4
     """Of Adam, constant after a short rise."""
 
-    patch_size: int = 96
+    patch_size: Annotated[int, FoldedPixels] = 96
     """Pixels of 1 mm along either side; a multiple of 16."""
 
-    synthetic_ratio: float = 0.2
+    synthetic_ratio: Annotated[float, Share] = 0.2
     """Share of patches that come from label maps."""
 
     precision: Literal["no", "bf16"] = "no"
     """Reduced precision of the network's arithmetic; weights stay in float32."""
 
-    seed: int = 1
+    seed: Annotated[int, Seed] = 1
     """Of patches, noise and initial weights."""
 
 
@@ -45,16 +51,16 @@ class TrainingFlags:
 class ScheduleFlags:
     """When to stop and to save; changes nothing about the weights."""
 
-    time_limit: float | None = None
+    time_limit: Annotated[float | None, Positive] = None
     """Minutes of work in this call, pauses not counted. Default: none."""
 
-    last_step: int | None = None
+    last_step: Annotated[int | None, Count] = None
     """Stop after this many steps in all. Default: none."""
 
-    checkpoint_minutes: float = 10.0
+    checkpoint_minutes: Annotated[float, Positive] = 10.0
     """Minutes between checkpoints."""
 
-    workers: int = 0
+    workers: Annotated[int, NotNegative] = 0
     """Processes that make patches beside the one that trains."""
 
 
@@ -151,7 +157,7 @@ def prior_list(folder: Path | None = None, /, *, debug: Annotated[bool, Flag] = 
     del debug
     _require_networks()
     from forward_models import InputRefused
-    from priors.checkpoint import load_checkpoint
+    from priors.description import describe
     from priors.shipped import installed_priors
 
     if folder is not None and not folder.is_dir():
@@ -159,12 +165,11 @@ def prior_list(folder: Path | None = None, /, *, debug: Annotated[bool, Flag] = 
     found = installed_priors() if folder is None else {p.name: p for p in sorted(folder.iterdir()) if p.is_dir()}
     for name, path in found.items():
         try:
-            checkpoint = load_checkpoint(path)
+            prior = describe(path)
         except InputRefused as refusal:
             print(f"{name}: refused: {refusal}")
             continue
-        reached = checkpoint.config.get("reached", {})
-        print(f"{name}: {checkpoint.sha256[:12]}, {reached.get('step', 'unknown')} steps, {path}")
+        print(f"{name}: {prior.sha256[:12]}, {prior.told}, {path}")
     if not found:
         print("no priors")
     return EXIT_OK
@@ -184,25 +189,24 @@ def prior_show(
     prior
         Name of an installed prior, or a checkpoint folder.
     as_json
-        Print all records as JSON instead of the model card.
+        Print all records as JSON instead of the model card; volumes have no card.
     debug
         Show tracebacks.
     """
     del debug
     _require_networks()
-    from priors.checkpoint import load_checkpoint
+    from priors.description import describe
     from priors.folders import CARD
     from priors.shipped import find_prior
 
     folder = find_prior(prior)
-    checkpoint = load_checkpoint(folder)
+    found = describe(folder)
     if as_json:
-        records = {"config": checkpoint.config, "preprocess": checkpoint.preprocess, "data": checkpoint.data}
-        print(json.dumps({"sha256": checkpoint.sha256, **records}, indent=2))
+        print(json.dumps({"sha256": found.sha256, **found.records}, indent=2))
         return EXIT_OK
-    parameters = sum(p.numel() for p in checkpoint.prior.network.parameters())
     size_mb = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
-    print(f"{folder}: {parameters / 1e6:.1f} million parameters, {size_mb:.1f} MB, sha256 {checkpoint.sha256}\n")
+    print(f"{folder}: {found.told}; {found.parameters / 1e6:.1f} million parameters, {size_mb:.1f} MB")
+    print(f"sha256 {found.sha256}\n")
     print((folder / CARD).read_text(encoding="utf-8") if (folder / CARD).exists() else "no model card")
     return EXIT_OK
 
@@ -237,7 +241,7 @@ def prior_sample(
     slices: int = 16,
     size: int = 192,
     steps: int = 18,
-    seed: int = 0,
+    seed: Annotated[int, Seed] = 0,
     force: Annotated[bool, Flag] = False,
     debug: Annotated[bool, Flag] = False,
 ) -> int:

@@ -84,12 +84,26 @@ def test_show_prints_the_card_and_as_json_the_records(trained, capsys):
     assert shown["data"]["split"]["validation"] == ["uih2"]
 
 
-def test_verify_accepts_slices_and_volumes(trained, tmp_path, capsys):
+@pytest.fixture
+def volumes(tmp_path) -> Path:
+    """A 3-D prior that was never trained."""
     torch.manual_seed(0)
     small = VolumeConfig(channels=(8, 8), blocks_per_level=1)
-    prior = VolumePrior(new_volume_network(small).eval(), small, VELOCITY)
-    save_volume_prior(tmp_path / "volumes", prior)
-    for folder in (trained, tmp_path / "volumes"):
+    save_volume_prior(tmp_path / "volumes", VolumePrior(new_volume_network(small).eval(), small, VELOCITY))
+    return tmp_path / "volumes"
+
+
+def test_show_and_list_know_volumes_too(volumes, capsys):
+    assert main(["prior", "show", str(volumes)]) == 0
+    assert "volumes of 1 mm, LPS, prediction velocity" in capsys.readouterr().out
+    assert main(["prior", "show", str(volumes), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["config"]["network"]["channels"] == [8, 8]
+    assert main(["prior", "list", str(volumes.parent)]) == 0
+    assert capsys.readouterr().out.startswith(f"volumes: {file_sha256(volumes / 'weights.safetensors')[:12]}, volumes")
+
+
+def test_verify_accepts_slices_and_volumes(trained, volumes, capsys):
+    for folder in (trained, volumes):
         assert main(["prior", "verify", str(folder)]) == 0
         assert file_sha256(folder / "weights.safetensors") in capsys.readouterr().out
 
@@ -255,6 +269,25 @@ def test_a_recipe_stands_in_place_of_the_flags_that_shape_weights(tmp_path, head
     assert told["training"]["patches"]["pixel_mm"] == told["data"]["spacing_mm"] == 8
     message = refused(capsys, "train-prior", heads, tmp_path, "--recipe", "head-2d", "--patch-size", 32, code=2)
     assert "--recipe decides what --patch-size would; leave one of them out" in message
+
+
+@pytest.mark.parametrize(
+    "flag",
+    [
+        ("--batch-size", 0),
+        ("--learning-rate", 0),
+        ("--patch-size", 100),
+        ("--synthetic-ratio", 1.5),
+        ("--seed", -1),
+        ("--time-limit", -5),
+        ("--checkpoint-minutes", 0),
+        ("--workers", -1),
+    ],
+    ids=lambda flag: flag[0],
+)
+def test_settings_that_cannot_be_are_a_usage_error(flag, tmp_path, heads, capsys):
+    assert flag[0] in refused(capsys, "train-prior", heads, tmp_path / "run", *flag, code=2)
+    assert not (tmp_path / "run").exists()
 
 
 def test_training_without_scans_is_a_usage_error(tmp_path, capsys):
