@@ -52,7 +52,7 @@ def averaged(x: Float[Tensor, "a b z"], voxel_mm: tuple[float, float, float]) ->
 
 
 HEAD_2D = SpreadFit(
-    gain=0.646,
-    growth=1.15,
+    gain=1.30,
+    growth=0.78,
     prior_sha256="03be2697985ce73ca63f5d0d7f3097a81e29b2df321fe3a9ad4fce26713cd1d2",
 )

@@ -9,12 +9,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from priors.augment import draw_placement, draw_whole, extract, vary_intensities
+from priors.blocks import block_mean
 from priors.data import HeadScan, LabelMap
 from priors.noise import NoiseLevels
 from priors.planes import Plane, slice_of
 from priors.random import chance, generator_for
 from priors.synthetic import FINER, synthetic_slice
-from priors.two_scales import block_mean
 
 LEAST_SIGNAL = 0.05
 

@@ -20,17 +20,21 @@ def noise_schedule(steps: int, least: float = 0.005, most: float = 40.0, rho: fl
 
 
 def sample(
-    denoise: Denoise, shape: tuple[int, int, int], sigmas: list[float], *, generator: torch.Generator
+    denoise: Denoise,
+    start: Float[Tensor, "batch rows columns"],
+    sigmas: list[float],
+    *,
+    generator: torch.Generator,
 ) -> Float[Tensor, "batch rows columns"]:
-    """Slices from pure noise, by Heun's method: algorithm 1 of Karras et al. 2022.
+    """Slices from noise, by Heun's method: algorithm 1 of Karras et al. 2022.
 
     Args:
         denoise: of one plane.
-        shape: batch, rows, columns.
+        start: what lies under the noise of the first level; air, 0, to draw from the prior alone.
         sigmas: falling, the last one 0.
         generator: of the noise to start from; nothing else is drawn.
     """
-    x = sigmas[0] * torch.randn(shape, generator=generator)
+    x = start + sigmas[0] * torch.randn(start.shape, generator=generator)
     for sigma, sigma_next in pairwise(sigmas):
         slope = (x - denoise(x, sigma)) / sigma  # 4  dx / dsigma
         ahead = x + (sigma_next - sigma) * slope  # 5  Euler step

@@ -7,10 +7,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from priors.blocks import block_mean
 from priors.data import HeadScan, head_mask
 from priors.planes import Plane, slice_of
 from priors.random import generator_for
-from priors.two_scales import block_mean
 
 SIGMAS = (0.05, 0.1, 0.2, 0.5)
 SHARES = (0.35, 0.55)  # which slices: at these shares of the way through the head

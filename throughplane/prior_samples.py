@@ -1,5 +1,6 @@
 """Slices drawn from a prior, for `throughplane prior sample`: the sheet, and the check for memorised slices."""
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -12,20 +13,19 @@ from torch import Tensor
 
 from eclare.precision import reduced_precision
 from forward_models import InputRefused
+from priors.blocks import enlarged
 from priors.checkpoint import Checkpoint, load_checkpoint
 from priors.corpus import Corpus, read_corpus
 from priors.data import HeadScan
 from priors.planes import Plane, slice_of
 from priors.random import generator_for
-from priors.sampling import Denoise, fitted, nearest, noise_schedule, sample
+from priors.sampling import fitted, nearest, noise_schedule, sample
 from priors.shipped import find_prior
-from priors.two_scales import enlarged, two_scales
 from throughplane.outputs import Writer
 
 COLUMNS = 8  # of the sheet
 BRIGHTEST = 1.2
-MOST_NOISE = 40.0
-CROSSOVER = (1.0, 2.0)  # sigma; between them the two denoise training heads equally well
+LAYOUT_NOISE = 0.3  # that the prior goes on from with what a layout drew: more undoes it, less leaves it blurred
 VALIDATION_EVERY = 8  # slices
 
 
@@ -48,7 +48,7 @@ def draw(
         prior: name or folder; one of larger pixels than 1 mm is drawn from on its own pixels.
         drawing: what is drawn.
         scans: the prior's data.
-        layout: name or folder of a prior of larger pixels that decides where noise hides all detail.
+        layout: name or folder of a prior of larger pixels, which draws the slices that the prior puts detail into.
 
     Raises:
         InputRefused: no such prior, `scans` are not those it was trained on, or `layout` has no larger pixels.
@@ -56,22 +56,15 @@ def draw(
     checkpoint = load_checkpoint(find_prior(prior))
     coarse = None if layout is None else load_checkpoint(find_prior(layout))
     ratio = _ratio(checkpoint, coarse)
-    denoisers = _denoisers(checkpoint, coarse, ratio)
     corpus = read_corpus(scans) if scans else None
     if corpus is not None:
         for learned in (checkpoint, coarse):
             if learned is not None:
                 _require_trained_on(corpus, learned.data)
     began = time.perf_counter()
-    sigmas = noise_schedule(drawing.steps, most=MOST_NOISE * ratio)  # of block means, sigma / ratio
     pixel_mm = round(checkpoint.preprocess["spacing_mm"])
-    side = -(-drawing.size // pixel_mm)
-    shape = (drawing.slices, side, side)
     with torch.inference_mode(), reduced_precision(torch.device("cpu")):
-        drawn = {
-            plane: sample(denoise, shape, sigmas, generator=generator_for(drawing.seed, plane.value))
-            for plane, denoise in denoisers.items()
-        }
+        drawn = {plane: _drawn(checkpoint, coarse, ratio, drawing, plane) for plane in Plane}
     if pixel_mm > 1:
         drawn = {plane: enlarged(slices, pixel_mm) for plane, slices in drawn.items()}
     seconds = time.perf_counter() - began
@@ -96,13 +89,21 @@ def _ratio(checkpoint: Checkpoint, layout: Checkpoint | None) -> int:
     return int(ratio)
 
 
-def _denoisers(checkpoint: Checkpoint, layout: Checkpoint | None, ratio: int) -> dict[Plane, Denoise]:
-    fine = {plane: checkpoint.prior.of_plane(plane) for plane in Plane}
+def _drawn(
+    checkpoint: Checkpoint, layout: Checkpoint | None, ratio: int, drawing: Drawing, plane: Plane
+) -> Float[Tensor, "batch rows columns"]:
+    """From noise alone, or from what the layout draws from noise alone, enlarged, and a little noise (SDEdit)."""
+    generator = generator_for(drawing.seed, plane.value)
+    first = checkpoint if layout is None else layout
+    side = math.ceil(drawing.size / first.preprocess["spacing_mm"])
+    air = torch.zeros(drawing.slices, side, side)
+    slices = sample(first.prior.of_plane(plane), air, noise_schedule(drawing.steps), generator=generator)
     if layout is None:
-        return fine
-    return {
-        plane: two_scales(denoise, layout.prior.of_plane(plane), ratio, CROSSOVER) for plane, denoise in fine.items()
-    }
+        return slices
+    inside = math.ceil(drawing.size / checkpoint.preprocess["spacing_mm"])
+    start = enlarged(slices, ratio)[:, :inside, :inside]
+    sigmas = noise_schedule(drawing.steps, most=LAYOUT_NOISE)
+    return sample(checkpoint.prior.of_plane(plane), start, sigmas, generator=generator)
 
 
 def _require_trained_on(corpus: Corpus, data: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ def gaussian(sd):
 
 
 def drawn(denoise, steps=24, seed=0):
-    return sample(denoise, SHAPE, noise_schedule(steps), generator=torch.Generator().manual_seed(seed))
+    return sample(denoise, torch.zeros(SHAPE), noise_schedule(steps), generator=torch.Generator().manual_seed(seed))
 
 
 def matches(x):

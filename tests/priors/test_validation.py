@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from benchmarks.prior_denoising import CLASSICAL, avoidable_gain, own_noise, rows, tuned, verdict
+from priors.blocks import block_mean
 from priors.planes import Plane
-from priors.two_scales import block_mean
 from priors.validation import FixedSlice, averaged, denoising_psnr, fixed_slices, head_psnr, mean_psnr_by_sigma
 from tests.priors.conftest import TINY
 

@@ -102,7 +102,8 @@ def test_sampling_starts_from_what_eclare_makes_of_the_scan(preset, made_by, pri
     monkeypatch.setattr(focvs, "PRESETS", dict.fromkeys(focvs.PRESETS, still))
     few = {name: replace(eclare.PRESETS[name], steps=4) for name in ("fast", "standard")}
     monkeypatch.setattr(eclare, "PRESETS", {**eclare.PRESETS, **few})
-    scan = placed_image(head_phantom((48, 52, 6)), np.diag([1.0, 1.0, 5.0, 1.0]))
+    bright = head_phantom((48, 52, 6)) + 500  # far from zero: nothing negative to mend in either
+    scan = placed_image(bright.astype(np.float32), np.diag([1.0, 1.0, 5.0, 1.0]))
     result = throughplane.super_resolve(scan, method="focvs", prior=prior, preset=preset)
     start = throughplane.super_resolve(scan, method="eclare", preset=made_by).image.get_fdata()
     assert result.record["method_details"]["starts_from"] == f"eclare@{made_by}"
