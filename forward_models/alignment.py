@@ -101,8 +101,8 @@ def aligned(first: PlacedStack, other: PlacedStack) -> Motion:
     """
     motion = unmoved(other)
     for blur_mm in BLURS_MM:
-        fixed, moving = _comparable(first, other, blur_mm)
-        points = _world_points(fixed.lattice, STRIDE)
+        fixed, moving = comparable(first, other, blur_mm)
+        points = world_points(fixed.lattice, STRIDE)
         values = fixed.data[::STRIDE, ::STRIDE, ::STRIDE].ravel()
         slopes = np.stack(np.gradient(moving.data, *moving.lattice.voxel_mm))  # along the axes of the other scan
         for _ in range(STEPS):
@@ -118,21 +118,36 @@ def agreement(first: PlacedStack, other: PlacedStack) -> Agreement:
     Raises:
         InputRefused: the fields of view hardly overlap.
     """
-    fixed, moving = _comparable(first, other, BLURS_MM[-1])
-    index, inside = _places(moving.lattice, _world_points(fixed.lattice))
+    fixed, moving = comparable(first, other, BLURS_MM[-1])
+    index, inside = places(moving.lattice, world_points(fixed.lattice))
     values = fixed.data.ravel()
     head = values > SIGNAL * np.percentile(values, 99)
     seen = map_coordinates(moving.data, index, order=1, mode="nearest")
-    both = head & inside & (seen > SIGNAL * np.percentile(seen[inside], 99)) if inside.any() else inside
-    if both.sum() * np.prod(fixed.lattice.voxel_mm) < LEAST_OVERLAP_MM3:
-        raise InputRefused("hardly overlaps with the first scan: check that both are of one session and one head")
+    both = common_head(values, seen, inside, fixed.lattice)
     ratio = float(np.median(seen[both] / values[both]))
     correlation = float(np.corrcoef(seen[both], values[both])[0, 1])
     return Agreement(ratio, correlation, float((head & inside).sum() / head.sum()))
 
 
+def common_head(
+    values: Float[np.ndarray, " n"], seen: Float[np.ndarray, " n"], inside: Bool[np.ndarray, " n"], lattice: Lattice
+) -> Bool[np.ndarray, " n"]:
+    """Which voxels of `lattice` show head in either scan; `inside` says where the one read off there reaches.
+
+    Raises:
+        InputRefused: hardly any.
+    """
+    head = values > SIGNAL * np.percentile(values, 99)
+    both = head & inside & (seen > SIGNAL * np.percentile(seen[inside], 99)) if inside.any() else inside
+    if both.sum() * np.prod(lattice.voxel_mm) < LEAST_OVERLAP_MM3:
+        raise InputRefused("hardly overlaps with the first scan: check that both are of one session and one head")
+    return both
+
+
 @dataclass(frozen=True, eq=False)
-class _Image:
+class Image:
+    """Intensities and where they lie."""
+
     data: Float64[np.ndarray, "a b z"]
     lattice: Lattice
 
@@ -141,12 +156,12 @@ def _step(
     motion: Motion,
     points: Float64[np.ndarray, "3 n"],
     values: Float[np.ndarray, " n"],
-    moving: _Image,
+    moving: Image,
     slopes: Float64[np.ndarray, "3 a b z"],
 ) -> tuple[Motion, float]:
     """One Gauss-Newton step, and how far it moves a point `REACH_MM` from the centre at most."""
     back = motion.rotation.T @ (points - (motion.centre + motion.shift_mm)[:, None])  # from the centre, in the header
-    index, inside = _places(moving.lattice, back + motion.centre[:, None])
+    index, inside = places(moving.lattice, back + motion.centre[:, None])
     if inside.sum() * np.prod(moving.lattice.voxel_mm) < LEAST_OVERLAP_MM3:
         raise InputRefused("hardly overlaps with the first scan: check that both are of one session and one head")
     index, back, fixed = index[:, inside], back[:, inside], values[inside]
@@ -169,7 +184,7 @@ def _step(
     return Motion(rotation, shift, motion.centre), moved_mm
 
 
-def _comparable(first: PlacedStack, other: PlacedStack, blur_mm: float) -> tuple[_Image, _Image]:
+def comparable(first: PlacedStack, other: PlacedStack, blur_mm: float) -> tuple[Image, Image]:
     """Both scans on lattices of about `VOXEL_MM`, each blurred by the other's slice profile and by `blur_mm`."""
     images = []
     for one, another in ((first, other), (other, first)):
@@ -179,7 +194,7 @@ def _comparable(first: PlacedStack, other: PlacedStack, blur_mm: float) -> tuple
     return images[0], images[1]
 
 
-def _coarse(placed: PlacedStack) -> _Image:
+def _coarse(placed: PlacedStack) -> Image:
     """Splines through the scan, on voxels of `VOXEL_MM` where they are not larger anyway; intensities of the file."""
     x = placed.stack.slices.cpu() * placed.stack.scale
     grids = [SliceGrid(n, mm) for n, mm in zip(placed.slices.shape, placed.slices.voxel_mm, strict=True)]
@@ -190,10 +205,10 @@ def _coarse(placed: PlacedStack) -> _Image:
             x = along(axis, resampling_weights(grid, coarse[axis]), x)
     a, b, z = coarse
     lattice = placed.slices.respaced((a.count, b.count, z.count), (a.spacing_mm, b.spacing_mm, z.spacing_mm))
-    return _Image(x.double().numpy(), lattice)
+    return Image(x.double().numpy(), lattice)
 
 
-def _blurred(image: _Image, covariance: Float64[np.ndarray, "3 3"]) -> _Image:
+def _blurred(image: Image, covariance: Float64[np.ndarray, "3 3"]) -> Image:
     """By a Gaussian of this covariance in the world; edges are repeated."""
     sizes = np.array(image.lattice.voxel_mm)
     turned = image.lattice.directions.T @ covariance @ image.lattice.directions / np.outer(sizes, sizes)
@@ -208,15 +223,15 @@ def _blurred(image: _Image, covariance: Float64[np.ndarray, "3 3"]) -> _Image:
     exponent = sum(turned[i, j] * frequencies[i] * frequencies[j] for i in range(3) for j in range(3))
     blurred = fft.irfftn(fft.rfftn(padded) * np.exp(-0.5 * exponent), s=padded.shape)
     inner = tuple(slice(m, n - m) for m, n in zip(margin, padded.shape, strict=True))
-    return _Image(np.ascontiguousarray(blurred[inner]), image.lattice)
+    return Image(np.ascontiguousarray(blurred[inner]), image.lattice)
 
 
-def _world_points(lattice: Lattice, stride: int = 1) -> Float64[np.ndarray, "3 n"]:
+def world_points(lattice: Lattice, stride: int = 1) -> Float64[np.ndarray, "3 n"]:
     indices = np.stack(np.meshgrid(*(np.arange(0, n, stride) for n in lattice.shape), indexing="ij")).reshape(3, -1)
     return lattice.affine[:3, :3] @ indices + lattice.affine[:3, 3:]
 
 
-def _places(
+def places(
     lattice: Lattice, points: Float64[np.ndarray, "3 n"]
 ) -> tuple[Float64[np.ndarray, "3 n"], Bool[np.ndarray, " n"]]:
     """Voxel indices of world points, and which lie between voxel centres."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import hypot
 from typing import Any
 
 import nibabel as nib
@@ -17,6 +18,7 @@ from forward_models.joint import TV_ITERATIONS, Measured, joint_total_variation,
 from forward_models.lattices import Lattice, LatticeResampling
 from forward_models.placed import PlacedStack, placed
 from forward_models.progress import Progress
+from forward_models.shading import Shading, shading
 from forward_models.stack import Stack, stack_of
 from forward_models.timing import seconds_of
 from throughplane.inspection import acquisition_record, geometry_record
@@ -27,6 +29,8 @@ LEAST_CORRELATION = 0.6  # other contrasts of one head reach 0.54, one contrast 
 DOUBTFUL_CORRELATION = 0.8
 MISPLACED_MM = 1.0  # from here on, a note
 SEAM_VOXELS = 9  # over which another scan's share of the mean falls to nothing at the edge of its field of view
+DISAGREEMENT = 0.02  # of the intensity of the head, and DISAGREEMENT_TO_NOISE: above both, a note
+DISAGREEMENT_TO_NOISE = 2.0
 USUAL_ITERATIONS = 8  # of joint consistency
 TIMED_ROWS = 24
 MEMORY_PER_VOXEL = 60  # bytes that the other scans take, beside the method
@@ -39,11 +43,12 @@ class Another:
     Attributes:
         name: of its file.
         volume, acquisition: as read; its own sidecar says how it was acquired.
-        placed: its stack, where it lies in the world of the first scan.
+        placed: its stack, where it lies in the world of the first scan, shading undone.
         motion: that took it there, from where its header puts it.
         refined: whether `motion` was estimated; else the header stands.
         misplaced_mm: how far the head still seems to lie beside that of the first scan, where the header stands.
         agreement: with the first scan.
+        shading: that it had against the first scan, and what differs beside it.
     """
 
     name: str
@@ -54,6 +59,7 @@ class Another:
     refined: bool
     misplaced_mm: float
     agreement: Agreement
+    shading: Shading
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -67,7 +73,25 @@ class Another:
                 f"its header seems to misplace it by {self.misplaced_mm:.1f} mm, which can cost more than the scan "
                 "brings; pass --align"
             )
+        noise, share = noise_sd(self.placed.stack.slices), self.shading.share
+        if share > DISAGREEMENT and self.disagreement > DISAGREEMENT_TO_NOISE * noise:
+            times = f"{self.disagreement / noise:.1f} times its noise" if noise else "without noise of its own"
+            notes.append(
+                f"differs from the first scan by {100 * share:.1f} % of the intensity of the head beside place and "
+                f"shading, {times}, and is explained to that only; expect faint bands where its slices are parallel to "
+                "those of the first"
+            )
         return tuple(f"{self.name}: {note}" for note in notes)
+
+    @property
+    def disagreement(self) -> float:
+        """Root mean square of what differs beside place and shading, in the units of its stack."""
+        return self.shading.disagreement / self.placed.stack.scale
+
+    @property
+    def assumed_noise_sd(self) -> float:
+        """To which it is explained, in the units of its stack: its own noise, and what it differs by."""
+        return hypot(noise_sd(self.placed.stack.slices), self.disagreement)
 
     def units_in(self, units: float) -> float:
         """Factor that takes its intensities to those of the first scan, whose `units` in the file count as 1."""
@@ -75,8 +99,9 @@ class Another:
 
     def measured(self, thin: Lattice, units: float, device: torch.device) -> Measured:
         """As joint consistency sees it; `units` is the intensity of the first scan's file that counts as 1."""
-        slices = self.placed.stack.slices * self.units_in(units)
-        return Measured(self.placed.seen_from(thin), slices.to(device), noise_sd(slices))
+        to_units = self.units_in(units)
+        slices = self.placed.stack.slices * to_units
+        return Measured(self.placed.seen_from(thin), slices.to(device), self.assumed_noise_sd * to_units)
 
 
 def fitted(
@@ -104,7 +129,9 @@ def fitted(
             f"{agreed.correlation:.2f}, at least {LEAST_CORRELATION} expected); give scans of one head in one contrast"
             f"{hint}"
         )
-    return Another(name, volume, acquisition, moved, motion, align, 0.0 if align else found.reach_mm, agreed)
+    shaded = shading(first, moved, agreed.gain)
+    even = replace(moved, stack=replace(moved.stack, slices=shaded.undone(moved.stack.slices)))
+    return Another(name, volume, acquisition, even, motion, align, 0.0 if align else found.reach_mm, agreed, shaded)
 
 
 def jointly(name: MethodName, alone: Method, lattice: Lattice, others: Sequence[Another]) -> Method:
@@ -200,10 +227,11 @@ def explained(
     """
     operator, stack = other.placed.seen_from(thin), other.placed.stack
     counted = operator.counted.bool().numpy()
-    measured = stack.slices.double().cpu().numpy() * stack.scale
-    seen = operator.apply(torch.from_numpy(x.astype(np.float64))).numpy() * other.agreement.gain
+    field = other.shading.field.double()
+    measured = (stack.slices.double().cpu() * field).numpy() * stack.scale
+    seen = (operator.apply(torch.from_numpy(x.astype(np.float64))) * field).numpy() * other.agreement.gain
     left = np.where(counted, seen - measured, 0.0)
-    noise = noise_sd(stack.slices) * stack.scale
+    noise = noise_sd(stack.slices * other.shading.field) * stack.scale
     acquisition = other.acquisition
     in_file = np.ascontiguousarray(stack.order.undo(left))
     image = other.volume.on_grid(in_file, acquisition.axis, acquisition.slices).image()
@@ -225,6 +253,9 @@ def _described(other: Another) -> Mapping[str, Any]:
             "matrix": motion.matrix.tolist(),
         },
         "gain": other.agreement.gain,
+        "shading_sd": other.shading.strength,
+        "disagreement": other.shading.share,
+        "assumed_noise_sd": other.assumed_noise_sd * other.placed.stack.scale,
         "correlation": other.agreement.correlation,
         "overlap": other.agreement.overlap,
     }

@@ -105,6 +105,35 @@ def test_a_scan_of_another_gain_is_brought_to_that_of_the_first(tmp_path, axial,
     assert np.abs(one.image.get_fdata() - other.image.get_fdata()).max() < 0.01 * TRUTH.data.max()
 
 
+def seen_through(path: Path, factor: np.ndarray) -> Path:
+    """The sagittal scan times a factor that varies along its second axis."""
+    scan = simulate(HEAD, Gaussian(THICKNESS), GAP, axis=0)
+    return save(path, scan.data * np.float32(factor)[:, None], scan.affine, SIDECAR)
+
+
+def test_shading_of_another_scan_is_undone_and_told(tmp_path, axial, sagittal):
+    shaded = seen_through(tmp_path / "shaded.nii.gz", 1 + 0.15 * np.linspace(-1, 1, HEAD.data.shape[1]))
+    even, uneven = (
+        throughplane.super_resolve(axial, others=[scan], method="inverse", spacing_mm=1.0)
+        for scan in (sagittal, shaded)
+    )
+    assert error(uneven.image) < 1.2 * error(even.image)
+    (told,), (none,) = (result.record["others"] for result in (uneven, even))
+    assert told["shading_sd"] > 0.02 > 2 * none["shading_sd"]
+    assert told["residual"]["relative_to_scan"] < 0.05
+    assert not any("beside place and shading" in note for note in even.record["warnings"])
+
+
+def test_what_differs_beside_shading_is_noted(tmp_path, axial):
+    striped = seen_through(
+        tmp_path / "striped.nii.gz", 1 + 0.25 * np.sin(np.arange(HEAD.data.shape[1]) * 2 * np.pi / 9)
+    )
+    result = throughplane.super_resolve(axial, others=[striped], method="inverse", spacing_mm=1.0)
+    assert result.record["others"][0]["disagreement"] > 0.05
+    (note,) = (note for note in result.record["warnings"] if "beside place and shading" in note)
+    assert "times its noise" in note or "without noise" in note
+
+
 def test_the_same_scan_twice_is_harmless(axial):
     one = throughplane.super_resolve(axial, method="inverse", spacing_mm=1.0)
     twice = throughplane.super_resolve(axial, others=[axial], method="inverse", spacing_mm=1.0)
