@@ -254,7 +254,7 @@ def prior_sample(
     out
         The sheet to write, .png; a record lies beside it.
     layout
-        Prior of larger pixels, by name or folder, that decides where noise hides all detail: head-2d-layout.
+        Prior of larger pixels, by name or folder, that draws the slices this one puts detail into: head-2d-layout.
     scans
         What the prior was trained and validated on; its nearest slices are looked for there.
     slices
