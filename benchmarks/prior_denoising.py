@@ -6,6 +6,10 @@ SCANS is a folder of thin heads. Six slices of each validation scan are denoised
 and 50 % of the intensity range. The classical methods are told the noise level; their settings are those with the
 best mean PSNR on eight slices of training heads, chosen per noise level. PSNR in dB over the head, data range 1 (the
 robust maximum). --write-card puts the table into the checkpoint's model card.
+
+The scans are noisy themselves, and no method can know their noise: whoever knew the head exactly, and the sd t of the
+scan's own noise, would still be off by t sigma / sqrt(t^2 + sigma^2). `avoidable gain` is the gain in what error is
+left beyond that; t is estimated from below (`own_noise`).
 """
 
 import argparse

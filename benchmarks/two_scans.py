@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--cells", default="5|0,4|1,8|0", help="thickness|gap in mm, comma separated")
     parser.add_argument("--pairs", default="axial+sagittal,axial+coronal")
     parser.add_argument("--methods", default="inverse,eclare")
-    parser.add_argument("--preset", default="instant", help="of eclare and focvs; focvs has no instant")
+    parser.add_argument("--preset", default="instant", help="of eclare and focvs")
     parser.add_argument("--samples", type=int, default=1, help="of focvs")
     parser.add_argument("--crop", type=int)
     parser.add_argument("--misplaced", default="5|0 axial+sagittal")

@@ -11,14 +11,14 @@ from torch import Tensor
 import eclare
 import focvs
 from focvs.consistency import ON_THE_WAY
-from forward_models.joint import ITERATIONS, Measured, jointly_consistent
+from forward_models.joint import ITERATIONS, jointly_consistent
 from forward_models.lattices import Lattice
 from forward_models.placed import PlacedStack, placed_within
 from forward_models.progress import Progress
 from forward_models.stack import Stack
 from throughplane.methods import Method, Outcome, Preset
 from throughplane.sampling import Sampler, eclare_start, start_seconds
-from throughplane.together import MEMORY_PER_VOXEL, Another, averaged, numbered, sweep_seconds
+from throughplane.together import MEMORY_PER_VOXEL, Another, averaged, measured_from, numbered, sweep_seconds
 
 
 def sampled_jointly(sampler: Sampler, lattice: Lattice, others: Sequence[Another]) -> Method:
@@ -56,12 +56,6 @@ def sampled_jointly(sampler: Sampler, lattice: Lattice, others: Sequence[Another
 def step_for_all(lattice: Lattice, others: Sequence[Another], last_level: float, stack: Stack) -> focvs.Consistency:
     """The step that explains all scans, on the grid that the first, `stack`, is given on."""
     return focvs.explaining_all(measured_from(placed_within(lattice, stack), others), last_level)
-
-
-def measured_from(first: PlacedStack, others: Sequence[Another]) -> list[Measured]:
-    """What the other scans measured of the thin volume of the first."""
-    stack = first.stack
-    return [other.measured(first.thin, stack.scale, stack.slices.device) for other in others]
 
 
 def said_by_all(

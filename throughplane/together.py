@@ -134,13 +134,19 @@ def fitted(
     return Another(name, volume, acquisition, even, motion, align, 0.0 if align else found.reach_mm, agreed, shaded)
 
 
+def measured_from(first: PlacedStack, others: Sequence[Another]) -> list[Measured]:
+    """What the other scans measured of the thin volume of the first."""
+    stack = first.stack
+    return [other.measured(first.thin, stack.scale, stack.slices.device) for other in others]
+
+
 def jointly(name: MethodName, alone: Method, lattice: Lattice, others: Sequence[Another]) -> Method:
     """`inverse` or `eclare` for several scans; `lattice` is where the slices of the first lie, in working order."""
     run, sweeps = {"inverse": (_inverse, TV_ITERATIONS), "eclare": (_learned, 0)}[name]
 
     def run_all(stack: Stack, preset: Preset, generator: torch.Generator, progress: Progress) -> Outcome:
         first = PlacedStack(stack, lattice)
-        measured = [other.measured(first.thin, stack.scale, stack.slices.device) for other in others]
+        measured = measured_from(first, others)
 
         def one(stack: Stack, number: int) -> Outcome:
             return alone.run(stack, preset, generator, numbered(progress, number))

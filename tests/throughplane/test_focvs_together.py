@@ -23,7 +23,8 @@ from tests.throughplane.test_together import GAP, HEAD, THICKNESS, TRUTH, error,
 from throughplane import sampling_together
 from throughplane.pipeline import Acquired, How, expected_seconds, plan, read_other, read_scan
 from throughplane.sampling import eclare_start
-from throughplane.sampling_together import measured_from, said_by_all, step_for_all
+from throughplane.sampling_together import said_by_all, step_for_all
+from throughplane.together import measured_from
 
 EXPLAINED = 0.02  # of the second scan: interpolation and damping leave less
 
