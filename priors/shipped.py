@@ -3,15 +3,20 @@
 from pathlib import Path
 
 from forward_models import InputRefused
+from priors.folders import CONFIG, WEIGHTS
 
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 
 
 def installed_priors() -> dict[str, Path]:
     """Checkpoint folders by name."""
-    if not WEIGHTS_FOLDER.is_dir():
-        return {}
-    return {path.name: path for path in sorted(WEIGHTS_FOLDER.iterdir()) if path.is_dir()}
+    return priors_in(WEIGHTS_FOLDER) if WEIGHTS_FOLDER.is_dir() else {}
+
+
+def priors_in(folder: Path) -> dict[str, Path]:
+    """Folders in `folder` that hold what a checkpoint does, intact or not."""
+    found = sorted({path.parent for name in (CONFIG, WEIGHTS) for path in folder.glob(f"*/{name}")})
+    return {path.name: path for path in found}
 
 
 def find_prior(name: str) -> Path:

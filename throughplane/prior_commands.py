@@ -158,11 +158,11 @@ def prior_list(folder: Path | None = None, /, *, debug: Annotated[bool, Flag] = 
     _require_networks()
     from forward_models import InputRefused
     from priors.description import describe
-    from priors.shipped import installed_priors
+    from priors.shipped import installed_priors, priors_in
 
     if folder is not None and not folder.is_dir():
         raise InputRefused(f"{folder} is not a folder; expected one that holds checkpoint folders")
-    found = installed_priors() if folder is None else {p.name: p for p in sorted(folder.iterdir()) if p.is_dir()}
+    found = installed_priors() if folder is None else priors_in(folder)
     for name, path in found.items():
         try:
             prior = describe(path)

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import resource
+import runpy
 import signal
 import subprocess
 import sys
@@ -39,6 +40,13 @@ def files_in(folder: Path) -> set[str]:
 
 def test_version(capsys):
     assert run("--version") == 0
+    assert capsys.readouterr().out.startswith("throughplane ")
+
+
+def test_the_package_runs_as_a_module(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["throughplane", "--version"])
+    with pytest.raises(SystemExit, match="0"):
+        runpy.run_module("throughplane", run_name="__main__")
     assert capsys.readouterr().out.startswith("throughplane ")
 
 

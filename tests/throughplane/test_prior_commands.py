@@ -62,6 +62,7 @@ def refused(capsys, *arguments, code=3):
 def test_list_has_a_line_per_prior_and_says_which_are_refused(tmp_path, capsys):
     save_tiny_prior(tmp_path / "good")
     save_tiny_prior(tmp_path / "bad")
+    (tmp_path / "samples").mkdir()  # no checkpoint, so not its business
     (tmp_path / "bad" / "preprocess.json").unlink()
     assert main(["prior", "list", str(tmp_path)]) == 0
     bad, good = capsys.readouterr().out.splitlines()

@@ -239,8 +239,10 @@ def readme_text(findings: Findings) -> str:
     study = findings.study
     data = ", ".join(f"{name} ({facts['sha256'][:8]})" for name, facts in study.volumes.items())
     names = " / ".join(f"{measure.label} {measure.arrow}".strip() for measure in shown)
+    subjects = len({facts["subject"] for facts in study.volumes.values()})
+    over = f"means over {subjects} subjects" if subjects > 1 else "one subject"
     caption = (
-        f"{names}: means over {len({f['subject'] for f in study.volumes.values()})} subjects; scans simulated from "
+        f"{names}: {over}; scans simulated from "
         f"{data}. Bold: finished all scans and better than every other method in pairs, beyond the 95 % bootstrap "
         f"interval of the difference. {progress_line(findings)} throughplane {study.version}, {study.created}; "
         f"`{study.command}`."
