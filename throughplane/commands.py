@@ -54,6 +54,9 @@ class AcquisitionFlags:
     volume: int | None = None
     """Which volume of a 4-D file, from 0."""
 
+    undo_alternation: Annotated[bool, Flag] = False
+    """Undo brightness that alternates from slice to slice, if it clearly does (cross-talk of interleaved slices)."""
+
 
 @Parameter(name="*", group=method_group)
 @dataclass(frozen=True)
@@ -251,7 +254,8 @@ def upsample(
         The thin-slice volume to write, and OUT.json beside it.
     others
         Another scan of the same head in the same contrast, which OUT shall explain too; for eclare, focvs and inverse.
-        Repeatable. Its own sidecar says how it was acquired; all flags about that describe SCAN.
+        Repeatable. Its own sidecar says how it was acquired; all flags about that but --undo-alternation describe
+        SCAN.
     also
         A mask, label map or other image on the grid of the scan, and where to write it on the thin grid. Repeatable.
     maps
@@ -298,7 +302,7 @@ def upsample(
         threads=how.threads,
         dtype=run.dtype,
     )
-    planned = plan(read, chosen, [read_other(other) for other in further])
+    planned = plan(read, chosen, [read_other(other, acquired.undo_alternation) for other in further])
     carried = {target: carry_file(source, read.volume, read.acquisition, planned.thin) for source, target in companions}
     for target, (image, _) in carried.items():
         require_storable(image.header, target)
@@ -485,7 +489,15 @@ def _acquired(flags: AcquisitionFlags) -> "Acquired":
 
     estimator = {"estimate": ESTIMATORS["variograms"], "espreso": ESTIMATORS["espreso"]}.get(flags.profile or "")
     profile = None if flags.profile is None or estimator else _profile_flag(flags.profile)
-    return Acquired(flags.thickness, flags.gap, profile, flags.axis, flags.volume, estimator=estimator)
+    return Acquired(
+        flags.thickness,
+        flags.gap,
+        profile,
+        flags.axis,
+        flags.volume,
+        estimator=estimator,
+        undo_alternation=flags.undo_alternation,
+    )
 
 
 def _profile_flag(text: str) -> "ProfileFamily | SliceProfile":

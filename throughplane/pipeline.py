@@ -179,6 +179,7 @@ def super_resolve(
     axis: int | None = None,
     volume: int | None = None,
     in_plane_mm: InPlane = "auto",
+    undo_alternation: bool = False,
     spacing_mm: float | None = None,
     preset: Preset | None = None,
     device: str = "auto",
@@ -198,7 +199,7 @@ def super_resolve(
     Args:
         scan: path of a .nii, .nii.gz or .mgz file (its JSON sidecar is read too), or a nibabel image.
         others: further scans of the same head in the same contrast, which the volume shall explain too; for `eclare`,
-            `focvs` and `inverse`. Their own sidecars say how they were acquired; all other arguments describe `scan`.
+            `focvs` and `inverse`. Their own sidecars say how they were acquired; arguments about that describe `scan`.
         align: refine where the others lie; by default their headers say it.
         method: `eclare` learns from the scan itself, as does its predecessor `smore`; `focvs` samples a trained prior,
             `inverse` regularises, `cubic` interpolates.
@@ -208,6 +209,7 @@ def super_resolve(
         volume: which volume of a 4-D file.
         in_plane_mm: true voxel size in plane, one or two in the order of the file; `auto` finds out whether the scanner
             interpolated, None trusts the file.
+        undo_alternation: undo brightness that alternates from slice to slice, of every scan where it clearly does.
         spacing_mm: of the thin slices; by default the coarser true in-plane voxel size.
         preset: cost of methods that learn or sample: `fast`, `standard` (default) or `best`;
             `instant` applies the network that eclare starts from without training it; focvs samples from there.
@@ -230,7 +232,7 @@ def super_resolve(
         throughplane.OutOfMemory: with what to do.
         throughplane.sampling.WeightsMissing: there is no prior to sample.
     """
-    read = read_scan(scan, Acquired(thickness_mm, gap_mm, profile, axis, volume, in_plane_mm))
+    acquired = Acquired(thickness_mm, gap_mm, profile, axis, volume, in_plane_mm, undo_alternation=undo_alternation)
     how = How(
         method=method,
         spacing_mm=spacing_mm,
@@ -247,7 +249,8 @@ def super_resolve(
         device=device,
         threads=threads,
     )
-    return carry_out(plan(read, how, [read_other(other) for other in others]), progress)
+    further = [read_other(other, undo_alternation) for other in others]
+    return carry_out(plan(read_scan(scan, acquired), how, further), progress)
 
 
 def plan(scan: Scan, how: How, others: Sequence[Scan] = ()) -> Plan:

@@ -1,9 +1,10 @@
 """A scan that was read and understood: how it was acquired, from the file, its sidecar and what the caller knows."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import nibabel as nib
+import numpy as np
 
 from forward_models import (
     Acquisition,
@@ -19,6 +20,7 @@ from forward_models import (
     volume_from_image,
 )
 from forward_models.acquisition import ProfileFamily
+from forward_models.alternation import alternation
 from forward_models.in_plane import InPlane, with_in_plane
 from throughplane.profile import Estimator, with_estimate
 
@@ -34,6 +36,7 @@ class Acquired:
     volume: int | None = None
     in_plane_mm: InPlane = None
     estimator: Estimator | None = None  # of the profile and the thickness, where the scan shall tell them
+    undo_alternation: bool = False  # of brightness, from slice to slice
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,19 +81,28 @@ def understood(volume: Volume, name: str, sidecar: Sidecar, acquired: Acquired) 
         gap_mm=acquired.gap_mm,
         profile=acquired.profile,
     )
+    volume, acquisition = _even(volume, acquisition, acquired.undo_alternation)
     if acquired.estimator is not None:
         acquisition = with_estimate(volume, acquisition, acquired.estimator)
     return Scan(name, volume, with_in_plane(acquisition, volume, sidecar, acquired.in_plane_mm))
 
 
-def read_other(scan: str | Path | nib.spatialimages.SpatialImage) -> Scan:
+def _even(volume: Volume, acquisition: Acquisition, undo: bool) -> tuple[Volume, Acquisition]:
+    """With alternating brightness told, and undone where it is clear and `undo` asks for it."""
+    found = alternation(np.moveaxis(volume.data, acquisition.axis, -1))
+    note = found.note(undo)
+    even = found.undone(volume, acquisition.axis) if undo and found.is_clear else volume
+    return even, acquisition if note is None else replace(acquisition, notes=(*acquisition.notes, note))
+
+
+def read_other(scan: str | Path | nib.spatialimages.SpatialImage, undo_alternation: bool = False) -> Scan:
     """A further scan of the head; only its own sidecar says how it was acquired.
 
     Raises:
         InputRefused: as for `read_scan`, and for more than one volume.
     """
     try:
-        return read_scan(scan, Acquired(in_plane_mm="auto"))
+        return read_scan(scan, Acquired(in_plane_mm="auto", undo_alternation=undo_alternation))
     except InputRefused as refusal:
         scope = "; flags about the acquisition describe the first scan only" if "--" in str(refusal) else ""
         raise InputRefused(f"--with {scan if isinstance(scan, str | Path) else 'image'}: {refusal}{scope}") from None

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from itertools import permutations
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 import eclare
 import throughplane
 from forward_models import Gaussian, SliceGrid, slice_selection
-from tests.conftest import head_phantom, oblique_affine
+from tests.conftest import head_phantom, oblique_affine, save
 from throughplane import FlagConflict, InputRefused
 from throughplane.pipeline import Acquired, How, plan, read_scan
 
@@ -471,3 +472,26 @@ def test_every_public_name_is_there():
         assert getattr(throughplane, name) is not None
     with pytest.raises(AttributeError, match="has no attribute 'superresolve'"):
         _ = throughplane.superresolve
+
+
+# ---- brightness that alternates ----
+
+
+def alternating(tmp_path: Path, gain: float) -> Path:
+    data = head_phantom((64, 66, 72)).astype(np.float64)[:, :, 1::4] + 1
+    return save(tmp_path / "scan.nii.gz", (data * np.where(np.arange(18) % 2, 1 / gain, gain)), oblique_affine())
+
+
+@pytest.mark.parametrize("gain", [1.05, 0.97])
+def test_alternating_brightness_is_told_and_undone_where_asked(tmp_path, gain):
+    """Undone, the scan is what it was without it, up to the precision of the estimate."""
+    even = throughplane.super_resolve(alternating(tmp_path, 1.0), method="inverse")
+    assert not any("by turns" in note for note in even.record["warnings"])
+    scan = alternating(tmp_path, gain)
+    left = throughplane.super_resolve(scan, method="inverse")
+    assert any("pass --undo-alternation" in note for note in left.record["warnings"])
+    undone = throughplane.super_resolve(scan, method="inverse", undo_alternation=True)
+    assert any("by turns; undone" in note for note in undone.record["warnings"])
+    off, off_left = (np.abs(each.volume.data - even.volume.data).mean() for each in (undone, left))
+    assert off < 0.2 * off_left
+    assert undone.record["residual"]["relative_to_scan"] < 1e-6
