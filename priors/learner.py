@@ -1,6 +1,7 @@
 """What training changes, and how it goes into a checkpoint and comes back bit for bit."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -14,19 +15,23 @@ from priors.checkpoint import config_fields, load_checkpoint, load_train_state
 from priors.corpus import Corpus
 from priors.denoiser import DenoiserConfig, SliceDenoiser, new_denoiser
 from priors.folders import Json, recover
+from priors.muon import Muon, kernels_of
 from priors.patches import PatchConfig
 
 Precision = Literal["no", "bf16"]
+ADAM_BETAS = (0.9, 0.99)
+MOMENTS = ("exp_avg", "exp_avg_sq", "momentum")  # what Adam and Muon remember of each parameter
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """Everything that shapes the weights. The learning rate is constant after warm-up: stop whenever you like.
+    """Everything that shapes the weights. Learning rates are constant after warm-up: stop whenever you like.
 
     Attributes:
         batch_size: patches per process and step.
         learning_rate: of Adam.
-        warmup_steps: over which the learning rate rises from 0.
+        kernel_learning_rate: of Muon, which then moves the kernels in Adam's place; None for Adam alone.
+        warmup_steps: over which learning rates rise from 0.
         clip: largest norm of the gradient.
         ema_decay: of the averaged weights, once (1 + step) / (10 + step) exceeds it.
         precision: of the network's arithmetic; weights and optimiser stay in float32.
@@ -35,6 +40,7 @@ class TrainingConfig:
 
     batch_size: int = 16
     learning_rate: float = 4e-4
+    kernel_learning_rate: float | None = None
     warmup_steps: int = 200
     clip: float = 1.0
     ema_decay: float = 0.9995
@@ -54,7 +60,7 @@ class Learner:
     """The state that training changes: all of it goes into a checkpoint and comes back."""
 
     network: SliceDenoiser
-    optimiser: torch.optim.Optimizer
+    optimisers: tuple[torch.optim.Optimizer, ...]
     ema: EMAModel
     step: int = 0
     worked_minutes: float = 0.0
@@ -78,19 +84,28 @@ def new_learner(config: TrainingConfig, corpus: Corpus, latest: Path, start_from
     resuming = latest.exists()
     if start_from is not None and not resuming:
         network.load_state_dict(load_checkpoint(start_from).prior.network.state_dict())
-    optimiser = torch.optim.Adam(network.parameters(), lr=config.learning_rate, betas=(0.9, 0.99))
-    learner = Learner(network, optimiser, EMAModel(network.parameters(), decay=config.ema_decay))
+    learner = Learner(network, _optimisers(network, config), EMAModel(network.parameters(), decay=config.ema_decay))
     if resuming:
         _restore(learner, config, corpus, latest)
     return learner
 
 
+def _optimisers(network: SliceDenoiser, config: TrainingConfig) -> tuple[torch.optim.Optimizer, ...]:
+    if config.kernel_learning_rate is None:
+        return (torch.optim.Adam(network.parameters(), lr=config.learning_rate, betas=ADAM_BETAS),)
+    kernels = kernels_of(network)
+    apart = {id(kernel) for kernel in kernels}
+    others = [parameter for parameter in network.parameters() if id(parameter) not in apart]
+    adam = torch.optim.Adam(others, lr=config.learning_rate, betas=ADAM_BETAS)
+    return adam, Muon(kernels, lr=config.kernel_learning_rate)
+
+
 def train_state(learner: Learner) -> tuple[dict[str, Tensor], Json]:
-    names = [name for name, _ in learner.network.named_parameters()]
     tensors: dict[str, Tensor] = {f"network/{name}": tensor for name, tensor in learner.network.named_parameters()}
     tensors |= {f"ema/{name}": tensor for name, tensor in learner.averaged().items()}
-    for index, moments in learner.optimiser.state_dict()["state"].items():
-        tensors |= {f"{key}/{names[index]}": moments[key] for key in ("exp_avg", "exp_avg_sq")}
+    for optimiser, names in _named(learner):
+        for index, moments in optimiser.state_dict()["state"].items():
+            tensors |= {f"{key}/{names[index]}": moments[key] for key in MOMENTS if key in moments}
     numbers = {
         "step": learner.step,
         "worked_minutes": learner.worked_minutes,
@@ -112,18 +127,21 @@ def _restore(learner: Learner, config: TrainingConfig, corpus: Corpus, folder: P
             parameter.copy_(tensors[f"network/{name}"])
         for name, average in learner.averaged().items():
             average.copy_(tensors[f"ema/{name}"])
-    moments = {
-        index: {
-            "step": torch.tensor(float(numbers["step"])),
-            **{key: tensors[f"{key}/{name}"] for key in ("exp_avg", "exp_avg_sq")},
-        }
-        for index, name in enumerate(parameters)
-        if f"exp_avg/{name}" in tensors
-    }
-    learner.optimiser.load_state_dict({**learner.optimiser.state_dict(), "state": moments})
+    for optimiser, names in _named(learner):
+        kept = [{key: tensors[f"{key}/{name}"] for key in MOMENTS if f"{key}/{name}" in tensors} for name in names]
+        steps = float(numbers["step"])
+        moments = {i: {"step": torch.tensor(steps), **found} for i, found in enumerate(kept) if found}
+        optimiser.load_state_dict({**optimiser.state_dict(), "state": moments})
     learner.ema.optimization_step = numbers["ema_step"]
     learner.step, learner.worked_minutes = numbers["step"], numbers["worked_minutes"]
     learner.best_psnr = numbers["best_psnr"]
+
+
+def _named(learner: Learner) -> Iterator[tuple[torch.optim.Optimizer, list[str]]]:
+    """Every optimiser and the names of its parameters, in its order."""
+    names = {id(parameter): name for name, parameter in learner.network.named_parameters()}
+    for optimiser in learner.optimisers:
+        yield optimiser, [names[id(parameter)] for parameter in optimiser.param_groups[0]["params"]]
 
 
 def config_record(config: TrainingConfig) -> Json:

@@ -69,7 +69,8 @@ def train(
     accelerator = Accelerator(mixed_precision=config.precision)
     learner = new_learner(config, corpus, out / LATEST, start_from)
     patches = Patches(corpus.train, corpus.label_maps, config.patches, config.seed)
-    network, optimiser = accelerator.prepare(learner.network, learner.optimiser)
+    network, *optimisers = accelerator.prepare(learner.network, *learner.optimisers)
+    rates = [optimiser.param_groups[0]["lr"] for optimiser in optimisers]
     learner.ema.to(accelerator.device)
     writer = _Writer(
         config, corpus, out, averaged(fixed_slices(corpus.validation), config.patches.pixel_mm), accelerator.device
@@ -80,15 +81,16 @@ def train(
     first_step, losses = learner.step, deque[float](maxlen=SMOOTHED_STEPS)
     with stop_on_signal() as stopping:
         for batch in _batches(patches, config, schedule, learner.step, accelerator):
-            learning_rate = config.learning_rate * min(1.0, (learner.step + 1) / config.warmup_steps)
-            for group in optimiser.param_groups:
-                group["lr"] = learning_rate
+            rise = min(1.0, (learner.step + 1) / config.warmup_steps)
+            for optimiser, rate in zip(optimisers, rates, strict=True):
+                optimiser.param_groups[0]["lr"] = rate * rise
             loss = denoising_loss(network, config.denoiser.preconditioning, batch)
             _require_finite(loss, learner.step, batch, patches)
             accelerator.backward(loss)
             accelerator.clip_grad_norm_(network.parameters(), config.clip)
-            optimiser.step()
-            optimiser.zero_grad()
+            for optimiser in optimisers:
+                optimiser.step()
+                optimiser.zero_grad()
             learner.ema.step(learner.network.parameters())
             losses.append(float(loss.detach()))
             learner.step += 1

@@ -33,6 +33,9 @@ class TrainingFlags:
     learning_rate: Annotated[float, Positive] = 4e-4
     """Of Adam, constant after a short rise."""
 
+    kernel_learning_rate: Annotated[float, Positive] | None = None
+    """Of Muon, which then moves the kernels in Adam's place; about half of Adam's. Default: Adam alone."""
+
     patch_size: Annotated[int, FoldedPixels] = 96
     """Pixels of 1 mm along either side; a multiple of 16."""
 
@@ -138,6 +141,7 @@ def training_config(flags: TrainingFlags) -> "TrainingConfig":
     return TrainingConfig(
         flags.batch_size,
         flags.learning_rate,
+        flags.kernel_learning_rate,
         precision=flags.precision,
         seed=flags.seed,
         patches=PatchConfig(size=flags.patch_size, synthetic_ratio=flags.synthetic_ratio),

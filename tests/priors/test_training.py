@@ -15,6 +15,7 @@ from priors import pace
 from priors.checkpoint import load_checkpoint, load_train_state
 from priors.denoiser import new_denoiser
 from priors.learner import new_learner
+from priors.muon import Muon
 from priors.pace import Schedule, WorkClock, stop_on_signal
 from priors.patches import PatchConfig, Patches, collate
 from priors.training import denoising_loss, train
@@ -68,20 +69,22 @@ def test_a_run_of_a_version_without_pixel_sizes_goes_on(corpus, four_steps, tmp_
     assert same(state_of(tmp_path), state_of(four_steps))
 
 
-def test_two_steps_resumed_for_two_more_equal_four_bit_for_bit(corpus, four_steps, tmp_path):
-    train(TINY_TRAINING, Schedule(last_step=2), corpus, tmp_path)
-    halfway = state_of(tmp_path)
-    train(TINY_TRAINING, Schedule(last_step=4), corpus, tmp_path)
-    assert same(state_of(tmp_path), state_of(four_steps))
-    assert not same(halfway, state_of(four_steps))
+WITH_MUON = replace(TINY_TRAINING, kernel_learning_rate=1e-3)
 
 
-def test_forgetting_the_optimiser_would_show(corpus, four_steps, tmp_path, monkeypatch):
-    """The broken twin: the same two calls, the moments lost in between."""
-    train(TINY_TRAINING, Schedule(last_step=2), corpus, tmp_path)
-    monkeypatch.setattr(torch.optim.Adam, "load_state_dict", lambda *_: None)
-    train(TINY_TRAINING, Schedule(last_step=4), corpus, tmp_path)
-    assert not same(state_of(tmp_path), state_of(four_steps))
+@pytest.mark.parametrize("config", [TINY_TRAINING, WITH_MUON], ids=["Adam", "Muon"])
+@pytest.mark.parametrize(
+    "forgets", [None, torch.optim.Adam, Muon], ids=lambda kind: "" if kind is None else kind.__name__
+)
+def test_only_a_forgetful_optimiser_resumes_otherwise(corpus, tmp_path, monkeypatch, config, forgets):
+    """The broken twin makes the same two calls, the moments of one optimiser lost in between."""
+    train(config, Schedule(last_step=4), corpus, tmp_path / "four")
+    train(config, Schedule(last_step=2), corpus, tmp_path / "two")
+    if forgets is not None:
+        monkeypatch.setattr(forgets, "load_state_dict", lambda *_: None)
+    train(config, Schedule(last_step=4), corpus, tmp_path / "two")
+    unharmed = forgets is None or (forgets is Muon and config is TINY_TRAINING)
+    assert same(state_of(tmp_path / "two"), state_of(tmp_path / "four")) == unharmed
 
 
 def test_training_leaves_a_checkpoint_that_loads_and_a_log(corpus, four_steps):
@@ -102,8 +105,9 @@ def test_the_weights_kept_are_averages(four_steps):
     assert any(not torch.equal(kept[name], tensors[f"network/{name}"]) for name in kept)
 
 
-def test_the_loss_falls(corpus, tmp_path):
-    config = replace(TINY_TRAINING, batch_size=8, learning_rate=3e-3)
+@pytest.mark.parametrize("kernel_learning_rate", [None, 3e-3], ids=["Adam", "Muon"])
+def test_the_loss_falls(corpus, tmp_path, kernel_learning_rate):
+    config = replace(TINY_TRAINING, batch_size=8, learning_rate=3e-3, kernel_learning_rate=kernel_learning_rate)
     train(config, Schedule(last_step=25), corpus, tmp_path)
     patches = Patches(corpus.train, corpus.label_maps, config.patches, seed=99)
     batch = replace(collate([patches[i] for i in range(64)]), sigma=torch.full((64,), 0.5))
