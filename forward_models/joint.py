@@ -8,15 +8,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from forward_models.elsewhere import ScanElsewhere
-from forward_models.progress import Progress, silent
-from forward_models.resample import resampling_weights
-from forward_models.selection import SliceSelection, along
-from forward_models.solve import PRIMAL_STEP, Solution, difference, difference_adjoint, shrink_to_unit_balls
-from forward_models.stack import Stack
+from forward_models.selection import SliceSelection
 
 ITERATIONS = 20
-TV_ITERATIONS = 60
-PULL = 0.3  # share of the dual step that other scans get; 0.5 and 0.8 leave total variation too little
 DAMPING = 5e-3  # relative to the bound on the largest eigenvalue
 SETTLED = 1e-3  # of the gradient, relative to what it was at the start
 
@@ -104,35 +98,3 @@ def jointly_consistent(
 def _explained(misses: Sequence[Float[Tensor, "..."]], others: Sequence[Measured]) -> bool:
     """Whether no scan is missed by more than its noise."""
     return all(float(miss.norm()) <= other.tolerance for miss, other in zip(misses, others, strict=True))
-
-
-def joint_total_variation(
-    stack: Stack, others: Sequence[Measured], *, iterations: int = TV_ITERATIONS, progress: Progress = silent
-) -> Solution:
-    """The thin volume of least total variation that explains every scan: `total_variation_inverse` for several.
-
-    Each further scan adds a dual variable that pulls A_k x towards y_k until only its noise is left; the first scan
-    stays a projection. Because the pull is slow, `jointly_consistent` has the last word.
-    """
-    y, selection = stack.slices, stack.selection
-    weights = [selection.thin.spacing_mm / spacing for spacing in (*stack.in_plane_mm, selection.thin.spacing_mm)]
-    dual_step = (1 - PULL) * 0.99 / (PRIMAL_STEP * 4 * sum(w * w for w in weights))
-    pull_step = PULL * 0.99 / (PRIMAL_STEP * sum(other.operator.squared_norm for other in others))
-    x = selection.consistent(along(-1, resampling_weights(selection.thick, selection.thin), y), y)
-    dual = [torch.zeros_like(x) for _ in weights]
-    pulls = [torch.zeros_like(other.slices) for other in others]
-    ahead, previous = x, x
-    for iteration in range(1, iterations + 1):
-        for axis, weight in enumerate(weights):
-            dual[axis] += dual_step * difference(ahead, axis, weight)
-        shrink_to_unit_balls(dual)
-        for pull, other in zip(pulls, others, strict=True):
-            pull -= pull_step * other.mismatch(ahead)
-            pull *= max(0.0, 1 - pull_step * other.tolerance / max(float(pull.norm()), torch.finfo(pull.dtype).tiny))
-        steps = [difference_adjoint(dual[axis], axis, weight) for axis, weight in enumerate(weights)]
-        steps += [other.operator.adjoint(pull) for pull, other in zip(pulls, others, strict=True)]
-        previous, x = x, selection.consistent(x - PRIMAL_STEP * sum(steps), y)
-        ahead = 2 * x - previous
-        progress("inverse", iteration, iterations)
-    change = float((x - previous).norm() / x.norm().clamp_min(torch.finfo(x.dtype).tiny))
-    return Solution(jointly_consistent(x, y, selection, others).x, iterations, change)

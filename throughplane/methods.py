@@ -65,7 +65,7 @@ def cubic(stack: Stack, preset: Preset, generator: torch.Generator, progress: Pr
 
 
 def inverse(stack: Stack, preset: Preset, generator: torch.Generator, progress: Progress) -> Outcome:
-    """The volume of least total variation that explains the scan; nothing learned."""
+    """A volume of low total variation that explains the scan; nothing learned."""
     del preset, generator
     solution = total_variation_inverse(stack, progress=progress)
     return Outcome(solution.x, {"iterations": solution.iterations, "last_change": solution.change})

@@ -153,7 +153,7 @@ def spread_record(raw: Float[Tensor, "a b thin"], sd: Float[Tensor, "a b thin"],
 def eclare_start(
     taught: eclare.StartingNetwork, preset: Preset, stack: Stack, progress: Progress
 ) -> Float[Tensor, "a b thin"]:
-    """What `eclare` makes of the scan: nearer to the truth than least total variation. The same for every seed."""
+    """What `eclare` makes of the scan: nearer to the truth than low total variation. The same for every seed."""
     generator = torch.Generator().manual_seed(START_SEED)
     return learned(taught, consistent=True).run(stack, STARTS[preset], generator, progress).thin
 

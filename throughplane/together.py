@@ -14,11 +14,12 @@ from torch import Tensor
 
 from forward_models import Acquisition, InputRefused, Volume, noise_sd
 from forward_models.alignment import Agreement, Motion, agreement, aligned, unmoved
-from forward_models.joint import TV_ITERATIONS, Measured, joint_total_variation, jointly_consistent
+from forward_models.joint import Measured, jointly_consistent
 from forward_models.lattices import Lattice, LatticeResampling
 from forward_models.placed import PlacedStack, placed
 from forward_models.progress import Progress
 from forward_models.shading import Shading, shading
+from forward_models.solve import ITERATIONS, total_variation_inverse
 from forward_models.stack import Stack, stack_of
 from forward_models.timing import seconds_of
 from throughplane.inspection import acquisition_record, geometry_record
@@ -142,7 +143,7 @@ def measured_from(first: PlacedStack, others: Sequence[Another]) -> list[Measure
 
 def jointly(name: MethodName, alone: Method, lattice: Lattice, others: Sequence[Another]) -> Method:
     """`inverse` or `eclare` for several scans; `lattice` is where the slices of the first lie, in working order."""
-    run, sweeps = {"inverse": (_inverse, TV_ITERATIONS), "eclare": (_learned, 0)}[name]
+    run, sweeps = {"inverse": (_inverse, ITERATIONS), "eclare": (_learned, 0)}[name]
 
     def run_all(stack: Stack, preset: Preset, generator: torch.Generator, progress: Progress) -> Outcome:
         first = PlacedStack(stack, lattice)
@@ -168,9 +169,9 @@ Alone = Callable[[Stack, int], Outcome]  # a stack and its number, from 1
 def _inverse(
     first: PlacedStack, others: Sequence[Another], measured: Sequence[Measured], alone: Alone, progress: Progress
 ) -> Outcome:
-    """The volume of least total variation that explains all scans."""
+    """A volume of low total variation that explains all scans."""
     del others, alone
-    solution = joint_total_variation(first.stack, measured, progress=progress)
+    solution = total_variation_inverse(first.stack, measured, progress=progress)
     return Outcome(solution.x, {"iterations": solution.iterations, "last_change": solution.change})
 
 

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from forward_models import Gaussian, Sidecar, acquisition_of, simulate, volume_from_image
-from forward_models.joint import DAMPING, Measured, joint_total_variation, jointly_consistent
+from forward_models.joint import DAMPING, Measured, jointly_consistent
 from forward_models.placed import PlacedStack, placed
+from forward_models.solve import total_variation_inverse
 from forward_models.stack import stack_of
 from tests import contracts
 from tests.conftest import head_phantom, nib_image
@@ -94,7 +95,7 @@ def test_what_lies_within_the_noise_is_not_explained():
 
 
 def test_least_total_variation_of_two_scans_beats_the_smallest_change_of_none():
-    both = joint_total_variation(FIRST.stack, [OTHER], iterations=30).x
+    both = total_variation_inverse(FIRST.stack, [OTHER], iterations=30).x
     change = jointly_consistent(SELECTION.smooth_inverse(Y), Y, SELECTION, [OTHER]).x
     assert error(both) < error(change)
     assert mismatch(both) < 0.01
@@ -105,7 +106,7 @@ def test_a_constant_head_stays_constant():
     flat = torch.ones_like(TRUTH)
     stack = FIRST.stack.__class__(**{**vars(FIRST.stack), "slices": SELECTION.apply(flat)})
     other = Measured(OTHER.operator, OTHER.operator.apply(flat))
-    assert torch.allclose(joint_total_variation(stack, [other], iterations=10).x, flat, atol=1e-4)
+    assert torch.allclose(total_variation_inverse(stack, [other], iterations=10).x, flat, atol=1e-4)
 
 
 @pytest.mark.parametrize("broken", [0.5, 2.0])

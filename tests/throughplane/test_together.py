@@ -11,7 +11,7 @@ import pytest
 
 import throughplane
 from forward_models import Gaussian, Volume, simulate, truth_for, volume_from_image
-from forward_models.joint import joint_total_variation
+from forward_models.solve import total_variation_inverse
 from tests.conftest import head_phantom, oblique_affine, placed_image, rotation, save
 from throughplane import FlagConflict, InputRefused
 from throughplane.cli import main
@@ -35,8 +35,8 @@ def scan_file(path: Path, axis: int, gain: float = 1.0, sidecar: str | None = SI
 @pytest.fixture(autouse=True)
 def few_iterations(monkeypatch) -> None:
     """Of total variation: joint consistency ends every run anyway."""
-    quick = partial(joint_total_variation, iterations=12)
-    monkeypatch.setattr("throughplane.together.joint_total_variation", quick)
+    quick = partial(total_variation_inverse, iterations=12)
+    monkeypatch.setattr("throughplane.together.total_variation_inverse", quick)
 
 
 @pytest.fixture
