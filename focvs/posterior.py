@@ -23,7 +23,7 @@ EXACTLY = alone(smooth)
 Estimate = Callable[[Stack, Progress], Tensor]  # a thin volume that explains the scan
 
 
-def least_total_variation(stack: Stack, progress: Progress) -> Float[Tensor, "a b thin"]:
+def low_total_variation(stack: Stack, progress: Progress) -> Float[Tensor, "a b thin"]:
     """The plainest thin volume that explains the scan."""
     return total_variation_inverse(stack, progress=progress).x
 
@@ -100,7 +100,7 @@ def super_resolve(
     samples: int = 1,
     consistency: StepOn = EXACTLY,
     noise_sd: float = 0.0,
-    estimate: Estimate = least_total_variation,
+    estimate: Estimate = low_total_variation,
     progress: Progress = silent,
 ) -> Posterior:
     """Mean and spread of `samples` draws from the prior that explain the scan.
@@ -141,7 +141,7 @@ def draws(
     samples: int,
     consistency: StepOn = EXACTLY,
     noise_sd: float = 0.0,
-    estimate: Estimate = least_total_variation,
+    estimate: Estimate = low_total_variation,
     *,
     generator: torch.Generator,
     progress: Progress = silent,

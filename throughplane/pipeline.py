@@ -107,7 +107,8 @@ class Plan:
     @property
     def notes(self) -> tuple[str, ...]:
         """What the user should know of all scans before trusting the result."""
-        return (*self.scan.notes, *(note for other in self.others for note in other.notes))
+        others = (note for other in self.others for note in other.notes)
+        return (*self.scan.notes, *others, *(self.sampler.notes if self.sampler and not self.others else ()))
 
     @property
     def thin_shape(self) -> tuple[int, int, int]:

@@ -44,29 +44,47 @@ class Sampler:
 
     Attributes:
         prior: from a checkpoint folder.
+        taught: what `eclare` starts from, which makes the estimate that sampling starts from.
         samples: how many to draw.
         noise_aware: whether they explain the scan to its noise instead of exactly.
         adapt_minutes: how long the prior learns from the scan before it is sampled; None for not at all.
     """
 
     prior: "LoadedPrior"
+    taught: eclare.StartingNetwork
     samples: int
     noise_aware: bool
     adapt_minutes: float | None = None
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What to know before trusting the spread of its samples."""
+        if self.samples < 2 or not self.unlike_the_fit:
+            return ()
+        return (f"the spread (_std) was fitted to other samples: {self.unlike_the_fit}; take its size for a guess",)
+
+    @property
+    def unlike_the_fit(self) -> str:
+        """In what its samples differ from those that `focvs.HEAD_2D` was fitted to; empty where in nothing."""
+        told = {
+            "the prior is another one": self.prior.sha256 != focvs.HEAD_2D.prior_sha256,
+            "the prior learns from the scan first": self.adapt_minutes is not None,
+            "they explain the scan to its noise": self.noise_aware,
+        }
+        return " and ".join(what for what, holds in told.items() if holds)
+
     def method(self) -> Method:
         """As a row of the methods table."""
-        taught = eclare.load_starting_network()
 
         def run(stack: Stack, preset: Preset, generator: torch.Generator, progress: Progress) -> Outcome:
             noise = noise_sd(stack.slices) if self.noise_aware else 0.0
             step = focvs.alone(focvs.noise_matched if noise else focvs.smooth)
-            estimate = partial(eclare_start, taught, preset)
+            estimate = partial(eclare_start, self.taught, preset)
             drawn, details = self.drawn(stack, preset, generator, progress, step, estimate, noise)
             if drawn.sd is None:
                 return Outcome(drawn.mean, details)
             sd = focvs.HEAD_2D.sd(drawn.sd, stack)
-            return Outcome(drawn.mean, {**details, "std": spread_record(drawn.sd, sd, stack)}, sd=sd)
+            return Outcome(drawn.mean, {**details, "std": self._spread_record(drawn.sd, sd, stack)}, sd=sd)
 
         fixed, per_voxel, per_measured = METHODS["focvs"].memory
         learning = 0.0 if self.adapt_minutes is None else ADAPTATION_BYTES
@@ -129,25 +147,26 @@ class Sampler:
             lambda: focvs.super_resolve(piece, prior, two, generator=torch.Generator()), stack.slices.device
         )
         sweeps = self.samples * config.steps * config.repeats
-        starting = start_seconds(preset, self.prior.spacing_mm, stack) if config.from_estimate else 0.0
+        starting = start_seconds(self.taught, preset, self.prior.spacing_mm, stack) if config.from_estimate else 0.0
         learning = 60 * (self.adapt_minutes or 0.0)
         pieces = stack.slices.shape[0] / piece.slices.shape[0]
         overlaps = self.prior.times_seen(stack) / self.prior.times_seen(piece)
         return learning + starting + timed / 2 * sweeps * pieces * overlaps
 
-
-def spread_record(raw: Float[Tensor, "a b thin"], sd: Float[Tensor, "a b thin"], stack: Stack) -> Mapping[str, Any]:
-    """What was made of the spread of the samples, in the units of the scan."""
-    fit = focvs.HEAD_2D
-    return {
-        "meaning": "90 % of true voxels are expected within 1.645 of it",
-        "gain": fit.gain,
-        "growth": fit.growth,
-        "fitted_to_prior": fit.prior_sha256,
-        "factor": round(fit.factor(stack.selection.thick.spacing_mm), 4),
-        "mean": float(sd.mean()) * stack.scale,
-        "mean_of_samples": float(raw.mean()) * stack.scale,
-    }
+    def _spread_record(
+        self, raw: Float[Tensor, "a b thin"], sd: Float[Tensor, "a b thin"], stack: Stack
+    ) -> Mapping[str, Any]:
+        """What was made of the spread of the samples, in the units of the scan."""
+        fit, unlike = focvs.HEAD_2D, self.unlike_the_fit
+        return {
+            "meaning": f"a guess: {unlike}" if unlike else "90 % of true voxels are expected within 1.645 of it",
+            "gain": fit.gain,
+            "growth": fit.growth,
+            "fitted_to_prior": fit.prior_sha256,
+            "factor": round(fit.factor(stack.selection.thick.spacing_mm), 4),
+            "mean": float(sd.mean()) * stack.scale,
+            "mean_of_samples": float(raw.mean()) * stack.scale,
+        }
 
 
 def eclare_start(
@@ -158,9 +177,9 @@ def eclare_start(
     return learned(taught, consistent=True).run(stack, STARTS[preset], generator, progress).thin
 
 
-def start_seconds(preset: Preset, spacing_mm: float, stack: Stack) -> float:
+def start_seconds(taught: eclare.StartingNetwork, preset: Preset, spacing_mm: float, stack: Stack) -> float:
     """How long `eclare_start` takes on the grid of a prior of `spacing_mm`."""
-    method = learned(eclare.load_starting_network(), consistent=True)
+    method = learned(taught, consistent=True)
     return method.seconds(focvs.prior_grid(stack, spacing_mm).stack, STARTS[preset])
 
 
@@ -196,4 +215,4 @@ def load_sampler(
     prior = load_prior(where, dtype, NETWORK_SHARE * memory_bytes(device))
     if adapt_minutes is not None and not prior.adaptable:
         raise InputRefused(CANNOT_LEARN)
-    return Sampler(prior, samples or 1, noise_aware, adapt_minutes)
+    return Sampler(prior, eclare.load_starting_network(), samples or 1, noise_aware, adapt_minutes)

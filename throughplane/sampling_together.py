@@ -8,7 +8,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-import eclare
 import focvs
 from focvs.consistency import ON_THE_WAY
 from forward_models.joint import ITERATIONS, jointly_consistent
@@ -23,12 +22,12 @@ from throughplane.together import MEMORY_PER_VOXEL, Another, averaged, measured_
 
 def sampled_jointly(sampler: Sampler, lattice: Lattice, others: Sequence[Another]) -> Method:
     """`focvs` for several scans; `lattice` is where the slices of the first lie, in working order."""
-    taught, alone = eclare.load_starting_network(), sampler.method()
+    alone = sampler.method()
 
     def run(stack: Stack, preset: Preset, generator: torch.Generator, progress: Progress) -> Outcome:
         last_level = focvs.PRESETS[preset].levels[-2]
         consistency = partial(step_for_all, lattice, others, last_level)
-        estimate = partial(said_by_all, partial(eclare_start, taught, preset), lattice, others)
+        estimate = partial(said_by_all, partial(eclare_start, sampler.taught, preset), lattice, others)
         drawn, details = sampler.drawn(stack, preset, generator, progress, consistency, estimate)
         return Outcome(drawn.mean, details)
 
@@ -43,7 +42,7 @@ def sampled_jointly(sampler: Sampler, lattice: Lattice, others: Sequence[Another
             once = sweep_seconds(first, other)
             total += sweeps * once
             if config.from_estimate:
-                theirs = start_seconds(preset, grid.stack.selection.thin.spacing_mm, other.placed.stack)
+                theirs = start_seconds(sampler.taught, preset, grid.stack.selection.thin.spacing_mm, other.placed.stack)
                 total += theirs + in_full * once
             if not grid.is_own:
                 total += sampler.samples * in_full * sweep_seconds(PlacedStack(stack, lattice), other)

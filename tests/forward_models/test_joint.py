@@ -94,7 +94,7 @@ def test_what_lies_within_the_noise_is_not_explained():
     assert mismatch(pulled.x) <= 0.5 * mismatch(x)
 
 
-def test_least_total_variation_of_two_scans_beats_the_smallest_change_of_none():
+def test_low_total_variation_of_two_scans_beats_the_smallest_change_of_none():
     both = total_variation_inverse(FIRST.stack, [OTHER], iterations=30).x
     change = jointly_consistent(SELECTION.smooth_inverse(Y), Y, SELECTION, [OTHER]).x
     assert error(both) < error(change)

@@ -33,7 +33,7 @@ from tests.conftest import head_phantom, oblique_affine, placed_image, save
 from throughplane import FlagConflict, InputRefused
 from throughplane.cli import main
 from throughplane.pipeline import Acquired, How, expected_seconds, plan, read_scan
-from throughplane.sampling import WeightsMissing
+from throughplane.sampling import WeightsMissing, load_sampler
 
 EXACT = 1e-5  # of the scan, for the file as written; float32 gives about 1e-7
 TINY = DenoiserConfig(channels=(8, 16), norm_groups=4, head_channels=8)
@@ -204,6 +204,24 @@ def test_the_mean_is_that_of_the_samples_and_std_their_calibrated_spread(prior):
     assert told["mean_of_samples"] == pytest.approx(raw.mean(), rel=1e-3)
     assert told["mean"] == pytest.approx(expected.mean(), rel=1e-3)
     assert told["factor"] == pytest.approx(focvs.HEAD_2D.factor(5.0), rel=1e-3)
+
+
+def test_a_spread_that_nobody_fitted_is_called_a_guess(prior):
+    """The one that comes with the package was fitted: whoever changes the weights fits anew."""
+    cpu = torch.device("cpu")
+    assert load_sampler(None, 2, cpu).notes == ()
+    for sampler, why in (
+        (load_sampler(prior, 2, cpu), "another one"),
+        (load_sampler(None, 2, cpu, noise_aware=True), "to its noise"),
+        (load_sampler(None, 2, cpu, adapt_minutes=1), "learns from the scan"),
+    ):
+        assert why in sampler.notes[0]
+        assert replace(sampler, samples=1).notes == ()
+    record = throughplane.super_resolve(
+        thick_head(5.0, 2), method="focvs", prior=prior, preset="fast", samples=2
+    ).record
+    assert record["method_details"]["std"]["meaning"] == "a guess: the prior is another one"
+    assert any("_std" in note for note in record["warnings"])
 
 
 def test_the_measured_map_is_what_w_fixes(prior):
