@@ -64,7 +64,20 @@ def write_json(path: Path, content: Json) -> None:
     path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
 
 
+def require_replaceable(folder: Path) -> None:
+    """Refuse to write over what is no checkpoint.
+
+    Raises:
+        InputRefused: a file, or a folder that holds something and no config.json.
+    """
+    if folder.is_file():
+        raise InputRefused(f"{folder} is a file; a checkpoint is a folder, name another")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / CONFIG).exists():
+        raise InputRefused(f"{folder} holds files and no {CONFIG}: it is no checkpoint to replace; name another folder")
+
+
 def replace_folder(folder: Path, fill: Callable[[Path], None]) -> None:
+    require_replaceable(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     new = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     previous = _previous(folder)

@@ -80,6 +80,19 @@ def test_writing_replaces_the_folder_as_a_whole(folder):
     load_checkpoint(folder)
 
 
+def test_what_is_no_checkpoint_is_not_replaced(tmp_path):
+    (tmp_path / "mine").mkdir()
+    save_tiny_prior(tmp_path / "mine")  # an empty folder is filled
+    (tmp_path / "mine" / "config.json").unlink()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    with pytest.raises(InputRefused, match="mine holds files and no config.json: it is no checkpoint to replace"):
+        save_tiny_prior(tmp_path / "mine")
+    with pytest.raises(InputRefused, match="thesis.txt is a file; a checkpoint is a folder"):
+        save_tiny_prior(tmp_path / "mine" / "thesis.txt")
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
 def test_a_failed_write_leaves_the_old_checkpoint(folder, monkeypatch):
     before = file_sha256(folder / "weights.safetensors")
 
