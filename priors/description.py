@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from priors.checkpoint import load_checkpoint
-from priors.folders import CONFIG, Json, read_json, refuse_pickles
+from priors.folders import CONFIG, Json, read_json, refuse_pickles, section
 from priors.volumes import FORMAT as VOLUMES
 from priors.volumes import load_volume_prior
 
@@ -41,7 +41,7 @@ def describe(folder: Path) -> Description:
         return Description(volumes.sha256 or "", parameters, told, {"config": config})
     slices = load_checkpoint(folder)
     parameters = sum(p.numel() for p in slices.prior.network.parameters())
-    steps = slices.config.get("reached", {}).get("step", "unknown")
+    steps = section(folder / CONFIG, slices.config, "reached").get("step", "unknown")
     told = f"slices of {slices.preprocess['spacing_mm']:g} mm, {steps} steps"
     records = {"config": slices.config, "preprocess": slices.preprocess, "data": slices.data}
     return Description(slices.sha256, parameters, told, records)

@@ -3,7 +3,7 @@
 import json
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +30,17 @@ def refuse_pickles(folder: Path) -> None:
         )
 
 
-def check_hash(path: Path, expected: str | None) -> None:
-    if not path.exists():
-        raise InputRefused(f"{path} is missing; copy the checkpoint folder again")
-    if file_sha256(path) != expected:
-        raise InputRefused(
-            f"{path} has sha256 {file_sha256(path)[:12]}..., {CONFIG} expects {str(expected)[:12]}...; "
-            "it was changed or damaged, copy it again"
-        )
+def check_hashes(folder: Path, config: Json, names: Iterable[str]) -> None:
+    """Refuse files that are missing, or not those that `config` knows."""
+    hashes = section(folder / CONFIG, config, "sha256")
+    for path, expected in ((folder / name, hashes.get(name)) for name in names):
+        if not path.exists():
+            raise InputRefused(f"{path} is missing; copy the checkpoint folder again")
+        if file_sha256(path) != expected:
+            raise InputRefused(
+                f"{path} has sha256 {file_sha256(path)[:12]}..., {CONFIG} expects {str(expected)[:12]}...; "
+                "it was changed or damaged, copy it again"
+            )
 
 
 def read_json(folder: Path, name: str) -> Json:
@@ -50,6 +53,14 @@ def read_json(folder: Path, name: str) -> Json:
     if not isinstance(content, dict):
         raise InputRefused(f"{folder / name} holds a {type(content).__name__}; expected a JSON object")
     return content
+
+
+def section(path: Path, content: Json, key: str) -> Json:
+    """The object under `key` of what the file holds, empty where there is none."""
+    found = content.get(key, {})
+    if not isinstance(found, dict):
+        raise InputRefused(f"{path} holds a {type(found).__name__} under {key}; expected a JSON object")
+    return found
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

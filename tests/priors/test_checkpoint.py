@@ -214,6 +214,28 @@ def test_a_config_that_is_none_is_refused(folder, content, message):
         load_checkpoint(folder)
 
 
+KNOWN = config_fields(TINY)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"denoiser": {**KNOWN, "experts": 4}}, r"cannot build \(.*experts.*\); copy .* or use the version that trained"),
+        ({"denoiser": {key: KNOWN[key] for key in KNOWN if key != "channels"}}, "cannot build .KeyError: 'channels'"),
+        ({"denoiser": {**KNOWN, "channels": [9, 16]}}, r"cannot build \(ValueError: num_channels"),
+        ({"denoiser": {**KNOWN, "channels": 8}}, r"cannot build \(TypeError"),
+        ({"denoiser": {**KNOWN, "norm_groups": 0}}, r"cannot build \(ZeroDivisionError"),
+        ({"denoiser": [8, 16]}, "config.json holds a list under denoiser; expected a JSON object"),
+        ({"sha256": "x"}, "config.json holds a str under sha256; expected a JSON object"),
+    ],
+    ids=["of a newer version", "no channels", "odd channels", "one channel", "no groups", "a list", "no hashes"],
+)
+def test_a_config_that_this_version_cannot_use_is_refused(folder, changes, message):
+    edit(folder, "config.json", **changes)
+    with pytest.raises(InputRefused, match=message):
+        load_checkpoint(folder)
+
+
 def test_what_is_not_a_checkpoint_folder_is_refused(tmp_path):
     (tmp_path / "weights.pt").touch()
     with pytest.raises(InputRefused, match="expected a checkpoint folder"):
