@@ -98,7 +98,7 @@ class Discriminator(nn.Module):
         draw_weights(nn.ModuleList(convolutions), generator)
         layers: list[nn.Module] = []
         with torch.random.fork_rng(devices=[]):  # the power iteration starts from a random vector
-            torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
+            torch.default_generator.manual_seed(int(torch.randint(2**31, (), generator=generator)))
             for convolution in convolutions:
                 layers += [spectral_norm(convolution), nn.LeakyReLU(0.1)]
         self.layers = nn.Sequential(*layers[:-1])

@@ -190,6 +190,17 @@ def test_a_new_run_starts_from_the_weights_it_is_given(corpus, four_steps, tmp_p
     assert all(torch.equal(tensor, kept[name]) for name, tensor in learner.network.state_dict().items())
 
 
+def test_the_seed_draws_the_weights_and_no_global_seed_is_set(corpus, tmp_path, monkeypatch):
+    torch.manual_seed(TINY_TRAINING.seed)
+    expected = new_denoiser(TINY).state_dict()
+    before, seeds = torch.get_rng_state(), []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeds.append)
+    network = new_learner(TINY_TRAINING, corpus, tmp_path / "latest", None).network
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in network.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), before)
+    assert seeds == []
+
+
 def test_a_pause_does_not_count_as_work(monkeypatch):
     now = [0.0]
     monkeypatch.setattr(pace.time, "monotonic", lambda: now[0])
