@@ -12,7 +12,7 @@ import torch
 
 from forward_models import InputRefused
 from priors import pace
-from priors.checkpoint import load_checkpoint, load_train_state
+from priors.checkpoint import load_checkpoint, load_train_state, save_checkpoint
 from priors.denoiser import new_denoiser
 from priors.learner import new_learner
 from priors.muon import Muon
@@ -173,6 +173,29 @@ def test_a_signal_to_workers_too_ends_training_with_a_checkpoint(corpus, tmp_pat
 def test_without_a_signal_nothing_stops():
     with stop_on_signal() as stopping:
         assert not stopping()
+
+
+def test_killed_between_its_two_checkpoints_training_loses_no_best_weights(corpus, tmp_path, monkeypatch):
+    written = []
+
+    def killed(folder, *content):
+        if written:
+            raise KeyboardInterrupt
+        save_checkpoint(folder, *content)
+        written.append(folder)
+
+    monkeypatch.setattr("priors.training.save_checkpoint", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train(TINY_TRAINING, Schedule(last_step=2), corpus, tmp_path)
+    assert load_checkpoint(tmp_path / "best").config["reached"]["step"] == 2
+    assert not (tmp_path / "latest").exists()  # so that nothing remembers a better one
+
+
+def test_a_folder_of_something_else_is_refused_before_training(corpus, tmp_path):
+    (tmp_path / "best").mkdir()
+    (tmp_path / "best" / "thesis.txt").touch()
+    with pytest.raises(InputRefused, match=r"best holds files and no config.json"):
+        train(TINY_TRAINING, Schedule(last_step=1), corpus, tmp_path, report=pytest.fail)
 
 
 def test_other_settings_or_data_do_not_continue_a_run(corpus, four_steps):
