@@ -20,7 +20,7 @@ from priors.corpus import Corpus
 from priors.denoiser import Prior, new_denoiser
 from priors.folders import Json, recover, require_replaceable
 from priors.learner import Learner, TrainingConfig, config_record, new_learner, train_state
-from priors.noise import Preconditioning
+from priors.loss import denoising_loss
 from priors.pace import Schedule, WorkClock, leave_signals_to_parent, stop_on_signal
 from priors.patches import Batch, BatchIndices, Patches, collate
 from priors.validation import averaged, fixed_slices, mean_psnr_by_sigma
@@ -104,14 +104,6 @@ def train(
                 break
     accelerator.end_training()
     return out / LATEST
-
-
-def denoising_loss(
-    denoise: Callable[[Tensor, Tensor, Tensor], Tensor], edm: Preconditioning, batch: Batch
-) -> Float[Tensor, ""]:
-    """E[ weight(sigma) |D(x0 + sigma n) - x0|^2 ], equation 2 of Karras et al. 2022 with their weight."""
-    estimate = denoise(batch.clean + batch.sigma[:, None, None] * batch.noise, batch.sigma, batch.plane)
-    return (edm.loss_weight(batch.sigma) * ((estimate - batch.clean) ** 2).mean(dim=(1, 2))).mean()
 
 
 def _warm_up(optimisers: list[torch.optim.Optimizer], rates: list[float], share: float) -> None:

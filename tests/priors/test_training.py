@@ -15,10 +15,11 @@ from priors import pace
 from priors.checkpoint import load_checkpoint, load_train_state, save_checkpoint
 from priors.denoiser import new_denoiser
 from priors.learner import new_learner
+from priors.loss import denoising_loss
 from priors.muon import Muon
 from priors.pace import Schedule, WorkClock, stop_on_signal
 from priors.patches import PatchConfig, Patches, collate
-from priors.training import denoising_loss, train
+from priors.training import train
 from tests.priors.conftest import TINY, TINY_TRAINING, save_heads
 from throughplane import prior_commands
 from throughplane.cli import main
