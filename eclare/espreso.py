@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from eclare.precision import reduced_precision
-from eclare.profile_estimation import FAMILIES, ProfileConfig, ProfileTrace, equalised, mixture
+from eclare.profile_estimation import FAMILIES, NO_STRUCTURE, ProfileConfig, ProfileTrace, equalised, mixture
 from forward_models import Acquisition, InputRefused, Sampled, SliceGrid, Volume, acquisition_of
 from forward_models.progress import Progress, silent
 from forward_models.stack import scaled_slices, working_order
@@ -98,7 +98,7 @@ class Discriminator(nn.Module):
         draw_weights(nn.ModuleList(convolutions), generator)
         layers: list[nn.Module] = []
         with torch.random.fork_rng(devices=[]):  # the power iteration starts from a random vector
-            torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
+            torch.default_generator.manual_seed(int(torch.randint(2**31, (), generator=generator)))
             for convolution in convolutions:
                 layers += [spectral_norm(convolution), nn.LeakyReLU(0.1)]
         self.layers = nn.Sequential(*layers[:-1])
@@ -194,9 +194,7 @@ class PatchSource:
         order = working_order(volume, acquisition.axis)
         slices = scaled_slices(volume, order)[0]
         if not (slices > AIR).any():
-            raise InputRefused(
-                "the slices hold no structure to estimate a slice profile from; pass --thickness or --gap"
-            )
+            raise InputRefused(NO_STRUCTURE)
         in_plane_mm = (volume.voxel_mm[order.axes[0]], volume.voxel_mm[order.axes[1]])
         even = torch.from_numpy(
             equalised(slices.numpy(), in_plane_mm, acquisition.spacing_mm, ProfileConfig().equalise_mm)

@@ -42,6 +42,7 @@ CANDIDATES = 32  # widths of each shape
 SAMPLES_PER_FWHM = 32  # of the profile that is returned
 NOISE_FREQUENCY = 0.45  # cycles per voxel, along both axes: hardly any anatomy, but as much noise as anywhere
 LEAST_SIGNAL = 1.2  # of all power to that of noise
+NO_STRUCTURE = "the slices hold no structure to estimate a slice profile from; pass --thickness or --gap"
 BLOCKS = 10  # of neighbouring slices, drawn with replacement for the repeatability band
 
 
@@ -288,7 +289,7 @@ def equalised(
     local = gaussian_filter(energy, sigma, mode="nearest")
     busy = local[local > 0.05 * local.max()]
     if busy.size == 0:
-        raise InputRefused("the slices hold no structure to estimate a slice profile from; pass --thickness or --gap")
+        raise InputRefused(NO_STRUCTURE)
     detail = slices - gaussian_filter(slices, sigma, mode="nearest")
     even = detail / np.sqrt(local + 0.1 * busy.mean())
     return even * _taper(slices.shape[0])[:, None, None] * _taper(slices.shape[1])[:, None]
@@ -320,7 +321,7 @@ def _spectra(
     power = transformed.real**2 + transformed.imag**2
     noise = noise_power(power)
     if power.mean() < LEAST_SIGNAL * noise.mean():
-        raise InputRefused("the slices hold no structure to estimate a slice profile from; pass --thickness or --gap")
+        raise InputRefused(NO_STRUCTURE)
     power -= noise
     totals = [np.zeros((2, BLOCKS, len(steps), len(config.bands_per_mm) - 1, n)) for n in sizes]
     for lag, step in enumerate(steps):
@@ -404,9 +405,7 @@ class _Inference:
         candidates, axes, bands = within.shape[:3]
         used = (variance.reshape(candidates, -1) > 1e-9 * variance.max()).all(axis=0)
         if not used.any():
-            raise InputRefused(
-                "the slices hold no structure to estimate a slice profile from; pass --thickness or --gap"
-            )
+            raise InputRefused(NO_STRUCTURE)
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             correlation = np.clip(1 - within / variance, 0, 1).reshape(candidates, -1)[:, used]
         share = correlation**config.correlation_power

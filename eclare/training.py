@@ -38,7 +38,8 @@ class Training:
         network: with the weights that did best on the held-out patches.
         config: sizes and schedule, as they were in the end.
         steps: made.
-        held_out_rmse: of the network on held-out patches after each look, in scaled intensities.
+        held_out_rmse: of the network on held-out patches at each look since the last refresh, whose patches are new;
+            in scaled intensities.
         interpolation_rmse: of cubic interpolation on the same patches; None where nothing was trained.
         stopped_early: whether the held-out error stopped improving before the steps ran out.
     """

@@ -97,7 +97,7 @@ class Sidecar:
 
     Attributes:
         thickness_mm, spacing_mm, acquisition_type: None where it does not say, or nothing that can be used.
-        unusable: why not, by the name of the field; a refusal for whoever needs that field.
+        unusable: what is wrong, by the name of the field.
         samples: acquired along an array axis, by that axis, where it says so.
     """
 
@@ -106,15 +106,6 @@ class Sidecar:
     acquisition_type: str | None = None
     unusable: Mapping[str, str] = field(default_factory=dict)
     samples: Mapping[int, int] = field(default_factory=dict)
-
-    def require(self, key: str) -> None:
-        """Refuse a field that is there and cannot be used.
-
-        Raises:
-            InputRefused: with the reason.
-        """
-        if key in self.unusable:
-            raise InputRefused(self.unusable[key])
 
 
 def sidecar_path(scan: Path) -> Path:
@@ -139,8 +130,7 @@ def read_sidecar(path: Path) -> Sidecar:
     if not isinstance(fields, dict):
         raise InputRefused(f"sidecar {path} holds a {type(fields).__name__}; expected a JSON object")
     unusable = {
-        key: f"sidecar {path}: {key} is {fields[key]!r}; expected a positive number of mm; correct it, or pass "
-        "--thickness or --gap"
+        key: f"sidecar {path}: {key} is {fields[key]!r}; expected a positive number of mm"
         for key in ("SliceThickness", "SpacingBetweenSlices")
         if fields.get(key) is not None and _millimetres(fields[key]) is None
     }
@@ -247,11 +237,10 @@ def _thickness(
         return profile.fwhm_mm, Source.FLAG, ()
     if thickness_mm is not None or gap_mm is not None:
         return _stated_thickness(spacing, thickness_mm, gap_mm), Source.FLAG, ()
-    sidecar.require("SliceThickness")
+    if wrong := sidecar.unusable.get("SliceThickness"):
+        raise InputRefused(f"{wrong}; correct it, or pass --thickness or --gap")
     if sidecar.thickness_mm is not None:
-        sidecar.require("SpacingBetweenSlices")  # used for notes only
-        notes = _sidecar_notes(spacing, sidecar.thickness_mm, sidecar.spacing_mm)
-        return sidecar.thickness_mm, Source.SIDECAR, tuple(notes)
+        return sidecar.thickness_mm, Source.SIDECAR, tuple(_sidecar_notes(spacing, sidecar.thickness_mm, sidecar))
     note = (
         f"slice thickness is not recorded: ASSUMING NO GAP, thickness {spacing:.4g} mm; "
         "pass --thickness or --gap if you know better"
@@ -287,13 +276,16 @@ def _stated_thickness(spacing: float, thickness_mm: float | None, gap_mm: float 
     return spacing - gap_mm
 
 
-def _sidecar_notes(spacing: float, thickness: float, tag: float | None) -> Iterator[str]:
-    """What is odd about the sidecar's SliceThickness, and its SpacingBetweenSlices if it has that `tag`."""
+def _sidecar_notes(spacing: float, thickness: float, sidecar: Sidecar) -> Iterator[str]:
+    """What is odd about the sidecar's SliceThickness and SpacingBetweenSlices."""
     if thickness > spacing + SAME_MM:
         yield (
             f"the sidecar's SliceThickness = {thickness:g} says that slices overlap: they lie {spacing:.4g} mm apart; "
             "pass --thickness or --gap if you know better"
         )
+    if wrong := sidecar.unusable.get("SpacingBetweenSlices"):
+        yield f"{wrong}; positions are followed"
+    tag = sidecar.spacing_mm
     if tag is None or abs(tag - spacing) <= SAME_MM:
         return
     if abs(thickness + tag - spacing) <= max(SAME_MM, 0.02 * spacing):

@@ -121,27 +121,35 @@ def agreement(first: PlacedStack, other: PlacedStack) -> Agreement:
     fixed, moving = comparable(first, other, BLURS_MM[-1])
     index, inside = places(moving.lattice, world_points(fixed.lattice))
     values = fixed.data.ravel()
-    head = values > SIGNAL * np.percentile(values, 99)
+    head = head_of(values)
     seen = map_coordinates(moving.data, index, order=1, mode="nearest")
-    both = common_head(values, seen, inside, fixed.lattice)
+    both = common_head(head, seen, inside, fixed.lattice)
     ratio = float(np.median(seen[both] / values[both]))
     correlation = float(np.corrcoef(seen[both], values[both])[0, 1])
     return Agreement(ratio, correlation, float((head & inside).sum() / head.sum()))
 
 
+def head_of(values: Float[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
+    """Which voxels of a scan show head."""
+    return values > SIGNAL * np.percentile(values, 99)
+
+
 def common_head(
-    values: Float[np.ndarray, " n"], seen: Float[np.ndarray, " n"], inside: Bool[np.ndarray, " n"], lattice: Lattice
+    head: Bool[np.ndarray, " n"], seen: Float[np.ndarray, " n"], inside: Bool[np.ndarray, " n"], lattice: Lattice
 ) -> Bool[np.ndarray, " n"]:
     """Which voxels of `lattice` show head in either scan; `inside` says where the one read off there reaches.
 
     Raises:
         InputRefused: hardly any.
     """
-    head = values > SIGNAL * np.percentile(values, 99)
     both = head & inside & (seen > SIGNAL * np.percentile(seen[inside], 99)) if inside.any() else inside
+    _require_overlap(both, lattice)
+    return both
+
+
+def _require_overlap(both: Bool[np.ndarray, " n"], lattice: Lattice) -> None:
     if both.sum() * np.prod(lattice.voxel_mm) < LEAST_OVERLAP_MM3:
         raise InputRefused("hardly overlaps with the first scan: check that both are of one session and one head")
-    return both
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,8 +170,7 @@ def _step(
     """One Gauss-Newton step, and how far it moves a point `REACH_MM` from the centre at most."""
     back = motion.rotation.T @ (points - (motion.centre + motion.shift_mm)[:, None])  # from the centre, in the header
     index, inside = places(moving.lattice, back + motion.centre[:, None])
-    if inside.sum() * np.prod(moving.lattice.voxel_mm) < LEAST_OVERLAP_MM3:
-        raise InputRefused("hardly overlaps with the first scan: check that both are of one session and one head")
+    _require_overlap(inside, moving.lattice)
     index, back, fixed = index[:, inside], back[:, inside], values[inside]
     seen = map_coordinates(moving.data, index, order=1)
     slope = moving.lattice.directions @ np.stack([map_coordinates(s, index, order=1) for s in slopes])

@@ -22,6 +22,7 @@ EDGE = 70.0  # dB per Nyquist frequency by which the slope changes; anatomy stay
 EDGE_IN_SIDECAR = 45.0  # the same, where the sidecar says that an edge is there
 SAME_EDGE = 0.05  # of the Nyquist frequency
 MIN_VOXELS = 64  # along an axis; fewer frequencies tell no edge
+MIN_ACROSS = 10  # along the other axis; of fewer, no frequency is as low as `NEAR_AXIS`
 MIN_KEPT = 16  # voxels along an axis that an assertion must leave
 SAME_SIZE = 0.01  # relative
 
@@ -80,7 +81,7 @@ def edge_along(slices: Float[np.ndarray, "a b k"], axis: Literal[0, 1]) -> Edge:
     rounding. So the edge is where the slope, in dB, changes most; where an apodised support ends at the Nyquist
     frequency there is no such place, nor where a spectrum sinks into white noise.
     """
-    if slices.shape[axis] < MIN_VOXELS:
+    if slices.shape[axis] < MIN_VOXELS or slices.shape[1 - axis] < MIN_ACROSS:
         return Edge(1.0, 0.0)
     frequency, power_db = _power_db(slices, axis)
 

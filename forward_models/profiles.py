@@ -200,7 +200,7 @@ def load_profile(path: Path) -> Sampled:
             table = json.loads(path.read_text(encoding="utf-8"))
             offsets, weights = np.array(table["offsets_mm"], float), np.array(table["weights"], float)
         elif path.suffix == ".npy":
-            offsets, weights = np.load(path, allow_pickle=False).astype(float).reshape(-1, 2).T
+            offsets, weights = _npy_columns(path)
         else:
             raise InputRefused(f"{path} is not a slice profile; {expected}")
         if offsets.ndim != 1 or offsets.shape != weights.shape:
@@ -209,12 +209,20 @@ def load_profile(path: Path) -> Sampled:
         raise
     except FileNotFoundError:
         raise InputRefused(f"slice profile {path} does not exist; {expected}") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise InputRefused(f"{path} is not a slice profile ({error}); {expected}") from None
     try:
         return Sampled(offsets, weights)
     except InputRefused as error:
         raise InputRefused(f"{path}: {error}") from None
+
+
+def _npy_columns(path: Path) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+    with path.open("rb") as file:
+        table = np.lib.format.read_array(file, allow_pickle=False).astype(float)
+    if table.ndim != 2 or table.shape[1] != 2:
+        raise ValueError(f"an array of shape {table.shape}")
+    return table[:, 0], table[:, 1]
 
 
 def integrate(
@@ -256,17 +264,19 @@ def _checked_samples(
     offsets, weights = np.asarray(offsets_mm, float), np.asarray(weights, float)
     if offsets.size < 3:
         raise InputRefused(f"a sampled slice profile needs at least 3 samples, got {offsets.size}")
-    if not (np.isfinite(offsets).all() and np.isfinite(weights).all()):
-        raise InputRefused("a slice profile must be finite, found NaN or Inf")
+    with np.errstate(over="ignore", invalid="ignore"):
+        length_mm, total = np.ptp(offsets), weights.sum()
+    if not (np.isfinite(length_mm) and np.isfinite(total)):
+        raise InputRefused("a slice profile and the sum of its weights must be finite; found NaN, Inf or too large")
     steps = np.diff(offsets)
     if steps[0] <= 0 or np.ptp(steps) > 1e-3 * abs(steps[0]):
         raise InputRefused("offsets of a slice profile must increase evenly, in mm")
-    if weights.min() < 0 or weights.sum() <= 0:
+    if weights.min() < 0 or total <= 0:
         raise InputRefused(f"weights of a slice profile must be non-negative, the smallest is {weights.min():g}")
-    weights = weights / weights.sum()
+    weights = weights / total
     if abs(offsets[0] + offsets[-1]) > 1e-3 * steps[0] or np.abs(weights - weights[::-1]).sum() > 0.02:
         raise InputRefused("a slice profile must be symmetric about 0 mm; centre it on its own middle")
-    reach = (offsets[-1] - offsets[0]) / 2
+    reach = length_mm / 2
     return np.linspace(-reach, reach, offsets.size), (weights + weights[::-1]) / 2
 
 

@@ -12,14 +12,13 @@ from jaxtyping import Float, Float64
 from scipy.ndimage import gaussian_filter, map_coordinates
 from torch import Tensor
 
-from forward_models.alignment import common_head, comparable, places, world_points
+from forward_models.alignment import common_head, comparable, head_of, places, world_points
 from forward_models.lattices import Lattice
 from forward_models.placed import PlacedStack
 from forward_models.profiles import FWHM_PER_SIGMA
 
-BLUR_SPACINGS = (
-    1.5  # full width over the larger slice spacing: 4 % of half a cycle per spacing passes, profiles included
-)
+# full width over the larger slice spacing: 4 % of half a cycle per spacing passes, profiles included
+BLUR_SPACINGS = 1.5
 SMOOTH_MM = 20.0  # full width over which shading is averaged; 40 leaves bands, 12 begins to follow anatomy
 ROUNDS = 2  # once more on what is left (twicing, Tukey 1977): at the edge of the head a mean leans inwards
 BACKGROUND = 0.05  # of the intensity of the head: with this much, outside, the ratio tends to 1
@@ -58,7 +57,7 @@ def shading(first: PlacedStack, other: PlacedStack, gain: float) -> Shading:
     fixed, moving = comparable(first, other, BLUR_SPACINGS * spacing_mm)
     index, inside = places(fixed.lattice, world_points(moving.lattice))
     own, seen = gain * map_coordinates(fixed.data, index, order=1, mode="nearest"), moving.data.ravel()
-    both = common_head(own, seen, inside, moving.lattice)
+    both = common_head(head_of(own), seen, inside, moving.lattice)
     level = BACKGROUND * own[both].mean()
     local = _local_mean(np.where(both, seen, 0.0), moving.lattice) + level
     field = np.ones(moving.lattice.shape)

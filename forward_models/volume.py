@@ -246,7 +246,7 @@ def _three_dimensional(image: SpatialImage, volume: int | None, name: str) -> Sh
         raise InputRefused(f"{name} holds {shape[3]} volumes; choose one with --volume 0..{shape[3] - 1}")
     if not 0 <= volume < shape[3]:
         raise InputRefused(f"{name} holds {shape[3]} volumes; --volume {volume} is not one of 0..{shape[3] - 1}")
-    return _native(np.asanyarray(image.dataobj[..., volume]).reshape(shape[:3]))
+    return _native(np.asanyarray(image.dataobj[:, :, :, volume]).reshape(shape[:3]))
 
 
 def _native(data: Shaped[np.ndarray, "i j k"]) -> Shaped[np.ndarray, "i j k"]:

@@ -20,11 +20,11 @@ from forward_models.timing import seconds_of
 from priors.augment import draw_placement, extract
 from priors.data import SAME_SPACING_MM, SPACING_MM, canonical_slices
 from priors.denoiser import Prior
+from priors.loss import denoising_loss
 from priors.noise import NoiseLevels
 from priors.patches import Batch
 from priors.planes import Plane
 from priors.random import chance
-from priors.training import denoising_loss
 
 LEAST_SIGNAL = 0.05
 PIXEL_PER_THICKNESS = 0.4

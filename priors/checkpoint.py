@@ -12,7 +12,7 @@ from torch import Tensor
 from forward_models import InputRefused, file_sha256
 from priors.augment import GAINS
 from priors.data import RANGE_PERCENTILE, SPACING_MM
-from priors.denoiser import DenoiserConfig, Prior, new_denoiser
+from priors.denoiser import DenoiserConfig, Prior, SliceDenoiser, new_denoiser
 from priors.folders import (
     CARD,
     CONFIG,
@@ -20,11 +20,12 @@ from priors.folders import (
     PREPROCESS,
     WEIGHTS,
     Json,
-    check_hash,
+    check_hashes,
     read_json,
     read_tensors,
     refuse_pickles,
     replace_folder,
+    section,
     write_json,
 )
 from priors.noise import NoiseLevels
@@ -123,19 +124,27 @@ def load_checkpoint(folder: Path, dtype: torch.dtype = torch.float32) -> Checkpo
     config = read_json(folder, CONFIG)
     if config.get("format") != FORMAT:
         raise InputRefused(f"{folder / CONFIG} has format {config.get('format')!r}; this version reads {FORMAT!r}")
-    for name in HASHED:
-        check_hash(folder / name, config.get("sha256", {}).get(name))
+    check_hashes(folder, config, HASHED)
     preprocess, data = read_json(folder, PREPROCESS), read_json(folder, DATA)
     weights, metadata = read_tensors(folder / WEIGHTS)
     _check_consistency(folder, config, preprocess, data, metadata)
-    denoiser = DenoiserConfig(**{**config["denoiser"], "channels": tuple(config["denoiser"]["channels"])})
-    network = new_denoiser(denoiser)
+    network = _described(folder, config["denoiser"])
     try:
         network.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
     except RuntimeError:
         raise InputRefused(f"{folder / WEIGHTS} does not hold the network that {CONFIG} describes") from None
     network = network.to(dtype).eval().requires_grad_(False)
     return Checkpoint(Prior(network), config, preprocess, data, config["sha256"][WEIGHTS])
+
+
+def _described(folder: Path, denoiser: Json) -> SliceDenoiser:
+    try:
+        return new_denoiser(DenoiserConfig(**{**denoiser, "channels": tuple(denoiser["channels"])}))
+    except (KeyError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
+        raise InputRefused(
+            f"{folder / CONFIG} describes a network that this version cannot build "
+            f"({type(error).__name__}: {error}); copy the folder again, or use the version that trained it"
+        ) from None
 
 
 def load_train_state(folder: Path) -> tuple[dict[str, Tensor], Json]:
@@ -168,14 +177,16 @@ def _weights_metadata(preprocess: Json) -> dict[str, str]:
 
 def _check_consistency(folder: Path, config: Json, preprocess: Json, data: Json, metadata: Mapping[str, str]) -> None:
     spacing_mm = preprocess.get("spacing_mm")
+    intensity = section(folder / PREPROCESS, preprocess, "intensity")
+    denoiser = section(folder / CONFIG, config, "denoiser")
     claims = [
         ("spacing_mm", spacing_mm, data.get("spacing_mm"), DATA),
         ("spacing_mm", spacing_mm, _number(metadata, "spacing_mm"), WEIGHTS),
     ]
     for field in ("mean", "sigma_data"):
-        stated = preprocess.get("intensity", {}).get(field)
+        stated = intensity.get(field)
         claims += [
-            (f"intensity {field}", stated, config.get("denoiser", {}).get(field), CONFIG),
+            (f"intensity {field}", stated, denoiser.get(field), CONFIG),
             (f"intensity {field}", stated, _number(metadata, field), WEIGHTS),
         ]
     for what, stated, other, file in claims:
@@ -186,7 +197,7 @@ def _check_consistency(folder: Path, config: Json, preprocess: Json, data: Json,
             )
     if preprocess.get("orientation") != "RAS":
         raise InputRefused(f"{folder / PREPROCESS} says orientation {preprocess.get('orientation')}; expected RAS")
-    stated_range = preprocess["intensity"].get("robust_maximum_range")
+    stated_range = intensity.get("robust_maximum_range")
     if stated_range != list(GAINS):
         raise InputRefused(
             f"{folder / PREPROCESS} says robust_maximum_range is {stated_range}; this version scales scans to "

@@ -59,7 +59,7 @@ def read_scan(path: Path) -> HeadScan:
     """Read a thin scan named <subject>_..._<contrast>.nii.gz.
 
     Raises:
-        InputRefused: the file is unreadable, holds no image, has thick slices or an unknown contrast.
+        InputRefused: the file is unreadable, shows no head, has thick slices or an unknown contrast.
     """
     contrast = contrast_of(path)
     if contrast is None:
@@ -73,6 +73,8 @@ def read_scan(path: Path) -> HeadScan:
         )
     voxels = normalised(one_millimetre(volume))
     head = head_mask(voxels)
+    if not ((volume.data > 0).any() and head.any()):
+        raise InputRefused(f"{path} shows no head; leave it out")
     box = _bounding_box(head, AIR_MARGIN_MM)
     return HeadScan(
         name=path.name,
@@ -140,6 +142,8 @@ def normalised(voxels: Float32[Tensor, "r a s"]) -> Float32[Tensor, "r a s"]:
     A sampler divides by `forward_models.intensity_scale`, the same percentile rounded to a power of two, and so
     leaves a gain between 0.71 and 1.41; training draws gains from that interval.
     """
+    if not (voxels > 0).any():
+        return torch.zeros_like(voxels)
     rounded = intensity_scale(voxels)  # brings the percentile near 1 before it is taken
     positive = (voxels[voxels > 0] / rounded).numpy()
     maximum = rounded * float(np.percentile(positive, RANGE_PERCENTILE))

@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from priors.checkpoint import load_checkpoint
-from priors.folders import CONFIG, Json, read_json, refuse_pickles
-from priors.volumes import FORMAT as VOLUMES
-from priors.volumes import load_volume_prior
+from priors.folders import CONFIG, Json, read_json, section
+from priors.loading import load_any
+from priors.volumes import VolumePrior
 
 
 @dataclass(frozen=True)
@@ -32,16 +31,13 @@ def describe(folder: Path) -> Description:
     Raises:
         InputRefused: there is none, or it is damaged.
     """
-    refuse_pickles(folder)
-    config = read_json(folder, CONFIG)
-    if config.get("format") == VOLUMES:
-        volumes = load_volume_prior(folder)
-        parameters = sum(p.numel() for p in volumes.network.parameters())
-        told = f"volumes of {volumes.spacing_mm:g} mm, {volumes.orientation}, prediction {volumes.prediction.name}"
-        return Description(volumes.sha256 or "", parameters, told, {"config": config})
-    slices = load_checkpoint(folder)
-    parameters = sum(p.numel() for p in slices.prior.network.parameters())
-    steps = slices.config.get("reached", {}).get("step", "unknown")
-    told = f"slices of {slices.preprocess['spacing_mm']:g} mm, {steps} steps"
-    records = {"config": slices.config, "preprocess": slices.preprocess, "data": slices.data}
-    return Description(slices.sha256, parameters, told, records)
+    prior = load_any(folder)
+    if isinstance(prior, VolumePrior):
+        parameters = sum(p.numel() for p in prior.network.parameters())
+        told = f"volumes of {prior.spacing_mm:g} mm, {prior.orientation}, prediction {prior.prediction.name}"
+        return Description(prior.sha256 or "", parameters, told, {"config": read_json(folder, CONFIG)})
+    parameters = sum(p.numel() for p in prior.prior.network.parameters())
+    steps = section(folder / CONFIG, prior.config, "reached").get("step", "unknown")
+    told = f"slices of {prior.preprocess['spacing_mm']:g} mm, {steps} steps"
+    records = {"config": prior.config, "preprocess": prior.preprocess, "data": prior.data}
+    return Description(prior.sha256, parameters, told, records)

@@ -3,7 +3,7 @@
 import json
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +30,17 @@ def refuse_pickles(folder: Path) -> None:
         )
 
 
-def check_hash(path: Path, expected: str | None) -> None:
-    if not path.exists():
-        raise InputRefused(f"{path} is missing; copy the checkpoint folder again")
-    if file_sha256(path) != expected:
-        raise InputRefused(
-            f"{path} has sha256 {file_sha256(path)[:12]}..., {CONFIG} expects {str(expected)[:12]}...; "
-            "it was changed or damaged, copy it again"
-        )
+def check_hashes(folder: Path, config: Json, names: Iterable[str]) -> None:
+    """Refuse files that are missing, or not those that `config` knows."""
+    hashes = section(folder / CONFIG, config, "sha256")
+    for path, expected in ((folder / name, hashes.get(name)) for name in names):
+        if not path.exists():
+            raise InputRefused(f"{path} is missing; copy the checkpoint folder again")
+        if file_sha256(path) != expected:
+            raise InputRefused(
+                f"{path} has sha256 {file_sha256(path)[:12]}..., {CONFIG} expects {str(expected)[:12]}...; "
+                "it was changed or damaged, copy it again"
+            )
 
 
 def read_json(folder: Path, name: str) -> Json:
@@ -52,6 +55,14 @@ def read_json(folder: Path, name: str) -> Json:
     return content
 
 
+def section(path: Path, content: Json, key: str) -> Json:
+    """The object under `key` of what the file holds, empty where there is none."""
+    found = content.get(key, {})
+    if not isinstance(found, dict):
+        raise InputRefused(f"{path} holds a {type(found).__name__} under {key}; expected a JSON object")
+    return found
+
+
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(path, framework="pt") as file:
@@ -64,7 +75,20 @@ def write_json(path: Path, content: Json) -> None:
     path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
 
 
+def require_replaceable(folder: Path) -> None:
+    """Refuse to write over what is no checkpoint.
+
+    Raises:
+        InputRefused: a file, or a folder that holds something and no config.json.
+    """
+    if folder.is_file():
+        raise InputRefused(f"{folder} is a file; a checkpoint is a folder, name another")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / CONFIG).exists():
+        raise InputRefused(f"{folder} holds files and no {CONFIG}: it is no checkpoint to replace; name another folder")
+
+
 def replace_folder(folder: Path, fill: Callable[[Path], None]) -> None:
+    require_replaceable(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     new = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     previous = _previous(folder)

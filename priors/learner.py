@@ -78,8 +78,9 @@ def new_learner(config: TrainingConfig, corpus: Corpus, latest: Path, start_from
     Raises:
         InputRefused: `latest` was made with another configuration or other data.
     """
-    torch.manual_seed(config.seed)  # diffusers draws initial weights from the global generator
-    network = new_denoiser(config.denoiser)
+    with torch.random.fork_rng(devices=[]):  # diffusers draws initial weights from the global generator
+        torch.default_generator.manual_seed(config.seed)
+        network = new_denoiser(config.denoiser)
     recover(latest)
     resuming = latest.exists()
     if start_from is not None and not resuming:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from forward_models import InputRefused
-from forward_models.files import IMAGE_SUFFIXES
+from forward_models.files import IMAGE_SUFFIXES, stem
 
 CONTRASTS = ("T1w", "T2w", "FLAIR", "PDw", "T2starw", "inplaneT1", "inplaneT2")  # BIDS suffixes of head images
 VALIDATION_PERCENT = 15  # of subjects that the table below does not know
@@ -54,12 +54,12 @@ def split_by_subject(subjects: Iterable[str]) -> Split:
 
 def subject_of(path: Path) -> str:
     """`cstar` of cstar_T1w.nii.gz, `sub-01` of sub-01_ses-2_T1w.nii.gz: a subject's contrasts and sessions are one."""
-    return _stem(path).split("_")[0]
+    return stem(path).split("_")[0]
 
 
 def contrast_of(path: Path) -> str | None:
     """The BIDS suffix of a head image; None for masks and others."""
-    suffix = _stem(path).split("_")[-1]
+    suffix = stem(path).split("_")[-1]
     return suffix if suffix in CONTRASTS else None
 
 
@@ -89,8 +89,3 @@ def _validates(subject: str) -> bool:
         return True
     digest = hashlib.sha256(subject.encode()).digest()
     return int.from_bytes(digest[:4], "big") % 100 < VALIDATION_PERCENT
-
-
-def _stem(path: Path) -> str:
-    suffix = next((s for s in IMAGE_SUFFIXES if path.name.endswith(s)), path.suffix)
-    return path.name.removesuffix(suffix)

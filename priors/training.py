@@ -18,12 +18,12 @@ from priors.card import model_card
 from priors.checkpoint import preprocess_record, save_checkpoint
 from priors.corpus import Corpus
 from priors.denoiser import Prior, new_denoiser
-from priors.folders import Json
+from priors.folders import Json, recover, require_replaceable
 from priors.learner import Learner, TrainingConfig, config_record, new_learner, train_state
-from priors.noise import Preconditioning
+from priors.loss import denoising_loss
 from priors.pace import Schedule, WorkClock, leave_signals_to_parent, stop_on_signal
 from priors.patches import Batch, BatchIndices, Patches, collate
-from priors.validation import FixedSlice, averaged, fixed_slices, mean_psnr_by_sigma
+from priors.validation import averaged, fixed_slices, mean_psnr_by_sigma
 
 LATEST, BEST, LOG = "latest", "best", "log.jsonl"
 SMOOTHED_STEPS = 200  # reported losses are means over this many
@@ -63,7 +63,7 @@ def train(
     `report` is called after every step, by one process; how long it takes after a checkpoint does not count as work.
 
     Raises:
-        InputRefused: `out` was made with another configuration or other data.
+        InputRefused: `out` was made with another configuration or other data, or holds something else.
         FloatingPointError: the loss is not finite.
     """
     accelerator = Accelerator(mixed_precision=config.precision)
@@ -72,18 +72,13 @@ def train(
     network, *optimisers = accelerator.prepare(learner.network, *learner.optimisers)
     rates = [optimiser.param_groups[0]["lr"] for optimiser in optimisers]
     learner.ema.to(accelerator.device)
-    writer = _Writer(
-        config, corpus, out, averaged(fixed_slices(corpus.validation), config.patches.pixel_mm), accelerator.device
-    )
-    clock = WorkClock(learner.worked_minutes)
-    began_minutes = saved_minutes = clock.minutes
+    writer = _Writer(config, corpus, out, accelerator.device)
     told = report if accelerator.is_main_process else _silent
-    first_step, losses = learner.step, deque[float](maxlen=SMOOTHED_STEPS)
+    clock, first_step, losses = WorkClock(learner.worked_minutes), learner.step, deque[float](maxlen=SMOOTHED_STEPS)
+    began_minutes = saved_minutes = clock.minutes
     with stop_on_signal() as stopping:
-        for batch in _batches(patches, config, schedule, learner.step, accelerator):
-            rise = min(1.0, (learner.step + 1) / config.warmup_steps)
-            for optimiser, rate in zip(optimisers, rates, strict=True):
-                optimiser.param_groups[0]["lr"] = rate * rise
+        for batch in _batches(patches, config, schedule, first_step, accelerator):
+            _warm_up(optimisers, rates, (learner.step + 1) / config.warmup_steps)
             loss = denoising_loss(network, config.denoiser.preconditioning, batch)
             _require_finite(loss, learner.step, batch, patches)
             accelerator.backward(loss)
@@ -95,20 +90,13 @@ def train(
             losses.append(float(loss.detach()))
             learner.step += 1
             learner.worked_minutes = clock.tick()
-            over = stopping() or schedule.is_over(learner.step, clock.minutes - began_minutes)
-            ending = _anyone(over, accelerator)
+            minutes = clock.minutes - began_minutes
+            ending = _anyone(stopping() or schedule.is_over(learner.step, minutes), accelerator)
             saving = ending or clock.minutes - saved_minutes >= schedule.checkpoint_minutes
             psnr = writer.save(learner, mean(losses)) if saving and accelerator.is_main_process else None
-            told(
-                Progress(
-                    step=learner.step,
-                    patches=learner.step * config.batch_size * accelerator.num_processes,
-                    loss=mean(losses),
-                    worked_minutes=learner.worked_minutes,
-                    minutes_left=schedule.minutes_left(learner.step, first_step, clock.minutes - began_minutes),
-                    psnr=psnr,
-                )
-            )
+            seen = learner.step * config.batch_size * accelerator.num_processes
+            left = schedule.minutes_left(learner.step, first_step, minutes)
+            told(Progress(learner.step, seen, mean(losses), clock.minutes, left, psnr))
             if saving:
                 clock.skip()
                 saved_minutes = clock.minutes
@@ -118,12 +106,10 @@ def train(
     return out / LATEST
 
 
-def denoising_loss(
-    denoise: Callable[[Tensor, Tensor, Tensor], Tensor], edm: Preconditioning, batch: Batch
-) -> Float[Tensor, ""]:
-    """E[ weight(sigma) |D(x0 + sigma n) - x0|^2 ], equation 2 of Karras et al. 2022 with their weight."""
-    estimate = denoise(batch.clean + batch.sigma[:, None, None] * batch.noise, batch.sigma, batch.plane)
-    return (edm.loss_weight(batch.sigma) * ((estimate - batch.clean) ** 2).mean(dim=(1, 2))).mean()
+def _warm_up(optimisers: list[torch.optim.Optimizer], rates: list[float], share: float) -> None:
+    """Learning rates rise to `rates`."""
+    for optimiser, rate in zip(optimisers, rates, strict=True):
+        optimiser.param_groups[0]["lr"] = rate * min(1.0, share)
 
 
 def _silent(_progress: Progress) -> None:
@@ -140,22 +126,19 @@ def _anyone(says: bool, accelerator: Accelerator) -> bool:
 class _Writer:
     """Validates and writes checkpoints and the log."""
 
-    def __init__(
-        self,
-        config: TrainingConfig,
-        corpus: Corpus,
-        out: Path,
-        slices: tuple[FixedSlice, ...],
-        device: torch.device,
-    ) -> None:
-        self.config, self.out, self.slices, self.device = config, out, slices, device
+    def __init__(self, config: TrainingConfig, corpus: Corpus, out: Path, device: torch.device) -> None:
+        for name in (LATEST, BEST):
+            require_replaceable(out / name)
+        self.config, self.out, self.device = config, out, device
+        self.slices = averaged(fixed_slices(corpus.validation), config.patches.pixel_mm)
         self.data = corpus.record(config.spacing_mm)
         contrasts = sorted({scan.contrast for scan in corpus.train} | ({"synthetic"} if corpus.label_maps else set()))
         self.preprocess = preprocess_record(config.denoiser, config.patches.noise_levels, contrasts, config.spacing_mm)
         self.network = new_denoiser(config.denoiser).to(device).eval().requires_grad_(False)
 
     def save(self, learner: Learner, loss: float) -> dict[float, float]:
-        """Write `latest`, and `best` where the validation PSNR is; append to the log. Returns PSNR in dB by sigma."""
+        """Write `best` where the validation PSNR is, and `latest`; append to the log. Returns PSNR in dB by sigma."""
+        recover(self.out / BEST)
         psnr = self._validate(learner)
         score = sum(psnr.values()) / max(1, len(psnr))
         is_best = not psnr or score > learner.best_psnr  # nobody to judge by: the latest is the best
@@ -169,10 +152,9 @@ class _Writer:
         weights = learner.averaged()
         config = {**config_record(self.config), "reached": record}
         card = model_card(config, self.preprocess, self.data)
-        state = train_state(learner)
-        save_checkpoint(self.out / LATEST, weights, config, self.preprocess, self.data, card, state)
-        if is_best:
+        if is_best:  # first, because `latest` remembers how good it was: killed in between, no better weights are lost
             save_checkpoint(self.out / BEST, weights, config, self.preprocess, self.data, card)
+        save_checkpoint(self.out / LATEST, weights, config, self.preprocess, self.data, card, train_state(learner))
         with (self.out / LOG).open("a") as log:
             log.write(json.dumps({**record, "time": time.strftime("%Y-%m-%dT%H:%M:%S"), "best": is_best}) + "\n")
         return psnr

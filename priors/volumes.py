@@ -23,7 +23,7 @@ from priors.denoiser import pad_to_multiple
 from priors.folders import (
     CONFIG,
     WEIGHTS,
-    check_hash,
+    check_hashes,
     read_json,
     read_tensors,
     refuse_pickles,
@@ -139,23 +139,26 @@ def new_volume_network(config: VolumeConfig) -> nn.Module:
     """Untrained.
 
     Raises:
-        InputRefused: MONAI is not installed.
+        InputRefused: MONAI is not installed, or knows no such network.
     """
     try:
         from monai.networks.nets import DiffusionModelUNet
     except ImportError:
         raise InputRefused("3-D priors need monai; run: pip install 'throughplane[volumes]'") from None
     levels = len(config.channels)
-    network = DiffusionModelUNet(
-        spatial_dims=3,
-        in_channels=1,
-        out_channels=1,
-        channels=config.channels,
-        attention_levels=(False,) * (levels - 1) + (True,),
-        num_res_blocks=config.blocks_per_level,
-        norm_num_groups=config.norm_groups,
-        num_head_channels=config.head_channels,
-    )
+    try:
+        network = DiffusionModelUNet(
+            spatial_dims=3,
+            in_channels=1,
+            out_channels=1,
+            channels=config.channels,
+            attention_levels=(False,) * (levels - 1) + (True,),
+            num_res_blocks=config.blocks_per_level,
+            norm_num_groups=config.norm_groups,
+            num_head_channels=config.head_channels,
+        )
+    except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
+        raise InputRefused(f"monai cannot build the network {config} ({error}); check its config") from None
     return cast(nn.Module, network)
 
 
@@ -212,7 +215,7 @@ def _from_folder(folder: Path, dtype: torch.dtype) -> VolumePrior:
     record = read_json(folder, CONFIG)
     if record.get("format") != FORMAT:
         raise InputRefused(f"{folder / CONFIG} has format {record.get('format')!r}; expected {FORMAT!r}")
-    check_hash(folder / WEIGHTS, record.get("sha256", {}).get(WEIGHTS))
+    check_hashes(folder, record, [WEIGHTS])
     if record.get("prediction") not in PREDICTIONS:
         raise InputRefused(
             f"{folder / CONFIG} says prediction {record.get('prediction')!r}; expected one of {', '.join(PREDICTIONS)}"

@@ -138,6 +138,15 @@ def test_the_same_seed_gives_the_same_profile_and_the_global_generator_is_left_a
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
+def test_generators_of_other_devices_are_left_alone(monkeypatch):
+    seeds = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeds.append)
+    Discriminator(torch.Generator().manual_seed(0))
+    assert seeds == []
+    torch.manual_seed(5)  # the broken twin reaches them
+    assert seeds == [5]
+
+
 def test_few_slices_are_refused(scan):
     few = volume_from_image(nib_image(scan.data[:, :, :11], (1.0, 1.0, 4.0)), None)
     with pytest.raises(InputRefused, match="11 slices; ESPRESO needs at least 12"):

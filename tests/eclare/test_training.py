@@ -87,6 +87,7 @@ def test_it_stops_when_nothing_is_left_to_learn():
     training = trained(flat, replace(TINY, steps=300, check_every=5, patience=2))
     assert training.stopped_early
     assert 210 <= training.steps < 300  # at least two looks after the last refresh at 200
+    assert len(training.held_out_rmse) == (training.steps - 200) // 5  # earlier patches were others
 
 
 def test_the_schedule_ends_with_the_steps(stack):

@@ -163,13 +163,14 @@ def test_a_thickness_that_is_no_length_is_refused_unless_another_is_passed(tmp_p
     assert acquisition_of(scan(), sidecar, profile=Gaussian(4.0)).thickness_mm == 4.0
 
 
-def test_a_spacing_that_is_no_length_matters_only_where_it_is_compared(tmp_path):
-    sidecar = sidecar_saying(tmp_path, '{"SliceThickness": 4, "SpacingBetweenSlices": true}')
-    with pytest.raises(InputRefused, match=r"SpacingBetweenSlices is True; .* or pass --thickness or --gap"):
-        acquisition_of(scan(), sidecar)
-    assert acquisition_of(scan(), sidecar, thickness_mm=4.0).thickness_mm == 4.0
-    alone = sidecar_saying(tmp_path, '{"SpacingBetweenSlices": true}')
-    assert acquisition_of(scan(), alone).sources.thickness == Source.ASSUMPTION
+@pytest.mark.parametrize(("value", "told"), [("0", "0"), ("true", "True"), ('"5"', "'5'")])
+def test_a_spacing_that_is_no_length_is_told_where_it_would_be_compared(tmp_path, value, told):
+    sidecar = sidecar_saying(tmp_path, f'{{"SliceThickness": 4, "SpacingBetweenSlices": {value}}}')
+    acquisition = acquisition_of(scan(), sidecar)
+    assert acquisition.thickness_mm == 4.0
+    (note,) = acquisition.notes
+    assert note.endswith(f"SpacingBetweenSlices is {told}; expected a positive number of mm; positions are followed")
+    assert acquisition_of(scan(), sidecar, thickness_mm=4.0).notes == ()
 
 
 @pytest.mark.parametrize(

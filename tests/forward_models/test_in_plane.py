@@ -106,6 +106,15 @@ def test_small_images_tell_nothing():
     assert edge_along(np.abs(zero_filled(head((30, 30, 8)), 0, 2.0)).astype(np.float32), 0).ratio == 1
 
 
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("across", [1, 8, 9, 10])
+def test_narrow_images_tell_nothing_but_raise_nothing(across, axis):
+    slices = head_phantom((64, across, 20))
+    edge = edge_along(slices if axis == 0 else slices.transpose(1, 0, 2), axis)
+    assert np.isfinite([edge.ratio, edge.strength]).all()
+    assert edge.ratio == 1 or across == 10
+
+
 # ---- what is made of it ----
 
 

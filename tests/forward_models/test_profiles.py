@@ -1,6 +1,7 @@
 """Slice profiles have the width they are asked for and integrate to weights without error."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -90,14 +91,34 @@ def test_profiles_are_read_from_json_and_npy(tmp_path):
         ("p.json", '{"offsets_mm": [-1, 0, 2], "weights": [1, 2, 1]}', "increase evenly"),
         ("p.json", '{"offsets_mm": [0, 1], "weights": [1, 1]}', "at least 3"),
         ("p.json", '{"offsets_mm": [-1, 0, 1], "weights": [1, NaN, 1]}', "finite"),
+        ("p.json", '{"offsets_mm": [-1, 0, 1], "weights": [1, 1' + 400 * "0" + ", 1]}", "not a slice profile"),
+        ("p.json", '{"offsets_mm": [-1, 0, 1], "weights": [1e308, 1e308, 1e308]}', "sum of its weights must be finite"),
+        ("p.json", '{"offsets_mm": [-1e308, 0, 1e308], "weights": [1, 2, 1]}', "must be finite"),
         ("p.txt", "1 2 1", "expected gaussian, box, slr, .json"),
         ("p.npy", "not numpy", "not a slice profile"),
+        ("p.npy", "", "not a slice profile"),
     ],
 )
 def test_what_is_not_a_profile_is_refused(tmp_path, name, content, message):
     (tmp_path / name).write_text(content)
     with pytest.raises(InputRefused, match=message):
         load_profile(tmp_path / name)
+
+
+@pytest.mark.parametrize("shape", [(2, 25), (50,), (25, 2, 1), ()], ids=str)
+def test_an_array_of_another_shape_is_refused(tmp_path, shape):
+    np.save(tmp_path / "p.npy", np.ones(shape))
+    expected = rf"\(an array of shape {re.escape(str(shape))}\); expected .* of shape \(n, 2\)"
+    with pytest.raises(InputRefused, match=expected):
+        load_profile(tmp_path / "p.npy")
+
+
+@pytest.mark.parametrize("kept", [None, 40], ids=["whole", "truncated"])
+def test_an_archive_under_another_name_is_refused(tmp_path, kept):
+    np.savez(tmp_path / "p.npz", np.ones((25, 2)))
+    (tmp_path / "p.npy").write_bytes((tmp_path / "p.npz").read_bytes()[:kept])
+    with pytest.raises(InputRefused, match="not a slice profile"):
+        load_profile(tmp_path / "p.npy")
 
 
 def test_a_pickled_profile_is_refused_and_a_missing_one_named(tmp_path):

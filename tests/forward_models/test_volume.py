@@ -141,8 +141,10 @@ def test_the_same_image_gives_the_same_bytes_under_any_name(tmp_path):
     assert (tmp_path / "a.nii.gz").read_bytes() == (tmp_path / "b.nii.gz").read_bytes()
 
 
-def test_one_volume_of_a_4d_file_is_chosen_never_averaged():
-    image = nib.Nifti1Image(np.stack([RAMP, 2 * RAMP], axis=3), oblique_affine())
+@pytest.mark.parametrize("trailing", [(), (1,), (1, 1)], ids=str)
+def test_one_volume_of_a_4d_file_is_chosen_never_averaged(trailing):
+    volumes = np.stack([RAMP, 2 * RAMP], axis=3)
+    image = nib.Nifti1Image(volumes.reshape(*volumes.shape, *trailing), oblique_affine())
     with pytest.raises(InputRefused, match=r"holds 2 volumes; choose one with --volume 0\.\.1"):
         volume_from_image(image)
     assert np.array_equal(volume_from_image(image, volume=1).data, 2 * RAMP)

@@ -11,9 +11,9 @@ import torch
 from forward_models import InputRefused, volume_from_image
 from priors.adapt import AdaptConfig, adapt, in_plane_slices, loss_on, pixel_mm_for, steps_within
 from priors.denoiser import Prior, new_denoiser
+from priors.loss import denoising_loss
 from priors.patches import Batch
 from priors.planes import Plane
-from priors.training import denoising_loss
 from tests.conftest import head_phantom, nib_image, placed_image
 from tests.priors.conftest import TINY
 

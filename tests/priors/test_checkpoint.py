@@ -80,6 +80,19 @@ def test_writing_replaces_the_folder_as_a_whole(folder):
     load_checkpoint(folder)
 
 
+def test_what_is_no_checkpoint_is_not_replaced(tmp_path):
+    (tmp_path / "mine").mkdir()
+    save_tiny_prior(tmp_path / "mine")  # an empty folder is filled
+    (tmp_path / "mine" / "config.json").unlink()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    with pytest.raises(InputRefused, match=r"mine holds files and no config.json: it is no checkpoint to replace"):
+        save_tiny_prior(tmp_path / "mine")
+    with pytest.raises(InputRefused, match=r"thesis.txt is a file; a checkpoint is a folder"):
+        save_tiny_prior(tmp_path / "mine" / "thesis.txt")
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
 def test_a_failed_write_leaves_the_old_checkpoint(folder, monkeypatch):
     before = file_sha256(folder / "weights.safetensors")
 
@@ -197,6 +210,28 @@ def test_a_pickle_under_another_name_is_refused(folder):
 )
 def test_a_config_that_is_none_is_refused(folder, content, message):
     (folder / "config.json").write_text(content)
+    with pytest.raises(InputRefused, match=message):
+        load_checkpoint(folder)
+
+
+KNOWN = config_fields(TINY)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"denoiser": {**KNOWN, "experts": 4}}, r"cannot build \(.*experts.*\); copy .* use the version"),
+        ({"denoiser": {key: KNOWN[key] for key in KNOWN if key != "channels"}}, "cannot build .KeyError: 'channels'"),
+        ({"denoiser": {**KNOWN, "channels": [9, 16]}}, r"cannot build \(ValueError: num_channels"),
+        ({"denoiser": {**KNOWN, "channels": 8}}, r"cannot build \(TypeError"),
+        ({"denoiser": {**KNOWN, "norm_groups": 0}}, r"cannot build \(ZeroDivisionError"),
+        ({"denoiser": [8, 16]}, "config.json holds a list under denoiser; expected a JSON object"),
+        ({"sha256": "x"}, "config.json holds a str under sha256; expected a JSON object"),
+    ],
+    ids=["of a newer version", "no channels", "odd channels", "one channel", "no groups", "a list", "no hashes"],
+)
+def test_a_config_that_this_version_cannot_use_is_refused(folder, changes, message):
+    edit(folder, "config.json", **changes)
     with pytest.raises(InputRefused, match=message):
         load_checkpoint(folder)
 

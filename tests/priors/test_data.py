@@ -92,6 +92,26 @@ def test_scans_that_teach_nothing_are_refused(tmp_path, name, voxel_mm, message)
         read_scan(path)
 
 
+def speck():
+    image = np.zeros((20, 20, 20), np.float32)
+    image[3, 4, 5] = 1000
+    return image
+
+
+SPECKS = np.where(np.random.default_rng(0).random((40, 40, 40)) < 0.002, 500, 0).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("image", "voxel_mm"),
+    [(speck(), 1.0), (SPECKS, 1.0), (-1 - head_phantom(), 1.0), (-1 - head_phantom(), 0.8), (speck() - 500, 0.8)],
+    ids=["a speck", "specks", "negative", "negative, resampled", "a speck among negative, resampled"],
+)
+def test_a_scan_that_shows_no_head_is_refused_by_name(tmp_path, image, voxel_mm):
+    path = save(tmp_path / "sub-1_T1w.nii.gz", image, np.diag([voxel_mm] * 3 + [1.0]))
+    with pytest.raises(InputRefused, match=r"sub-1_T1w.nii.gz shows no head; leave it out"):
+        read_scan(path)
+
+
 @pytest.mark.parametrize(
     ("label", "voxel_mm", "message"),
     [

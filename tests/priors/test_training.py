@@ -12,13 +12,14 @@ import torch
 
 from forward_models import InputRefused
 from priors import pace
-from priors.checkpoint import load_checkpoint, load_train_state
+from priors.checkpoint import load_checkpoint, load_train_state, save_checkpoint
 from priors.denoiser import new_denoiser
 from priors.learner import new_learner
+from priors.loss import denoising_loss
 from priors.muon import Muon
 from priors.pace import Schedule, WorkClock, stop_on_signal
 from priors.patches import PatchConfig, Patches, collate
-from priors.training import denoising_loss, train
+from priors.training import train
 from tests.priors.conftest import TINY, TINY_TRAINING, save_heads
 from throughplane import prior_commands
 from throughplane.cli import main
@@ -175,6 +176,29 @@ def test_without_a_signal_nothing_stops():
         assert not stopping()
 
 
+def test_killed_between_its_two_checkpoints_training_loses_no_best_weights(corpus, tmp_path, monkeypatch):
+    written = []
+
+    def killed(folder, *content):
+        if written:
+            raise KeyboardInterrupt
+        save_checkpoint(folder, *content)
+        written.append(folder)
+
+    monkeypatch.setattr("priors.training.save_checkpoint", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train(TINY_TRAINING, Schedule(last_step=2), corpus, tmp_path)
+    assert load_checkpoint(tmp_path / "best").config["reached"]["step"] == 2
+    assert not (tmp_path / "latest").exists()  # so that nothing remembers a better one
+
+
+def test_a_folder_of_something_else_is_refused_before_training(corpus, tmp_path):
+    (tmp_path / "best").mkdir()
+    (tmp_path / "best" / "thesis.txt").touch()
+    with pytest.raises(InputRefused, match=r"best holds files and no config.json"):
+        train(TINY_TRAINING, Schedule(last_step=1), corpus, tmp_path, report=pytest.fail)
+
+
 def test_other_settings_or_data_do_not_continue_a_run(corpus, four_steps):
     with pytest.raises(InputRefused, match=r"trained with other configuration: training is .* --start-from"):
         train(replace(TINY_TRAINING, learning_rate=1.0), Schedule(last_step=5), corpus, four_steps)
@@ -188,6 +212,17 @@ def test_a_new_run_starts_from_the_weights_it_is_given(corpus, four_steps, tmp_p
     kept = load_checkpoint(four_steps / "latest").prior.network.state_dict()
     assert learner.step == 0
     assert all(torch.equal(tensor, kept[name]) for name, tensor in learner.network.state_dict().items())
+
+
+def test_the_seed_draws_the_weights_and_no_global_seed_is_set(corpus, tmp_path, monkeypatch):
+    torch.manual_seed(TINY_TRAINING.seed)
+    expected = new_denoiser(TINY).state_dict()
+    before, seeds = torch.get_rng_state(), []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeds.append)
+    network = new_learner(TINY_TRAINING, corpus, tmp_path / "latest", None).network
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in network.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), before)
+    assert seeds == []
 
 
 def test_a_pause_does_not_count_as_work(monkeypatch):

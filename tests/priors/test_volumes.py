@@ -212,6 +212,11 @@ def test_folders_that_are_damaged_are_refused(prior, tmp_path):
         load_volume_prior(folder)
 
 
+def test_a_network_that_cannot_be_built_is_refused():
+    with pytest.raises(InputRefused, match=r"monai cannot build the network VolumeConfig\(channels=\(9, 16\)"):
+        new_volume_network(VolumeConfig(channels=(9, 16)))
+
+
 @pytest.mark.parametrize("sigma", [0.0, -1.0, float("nan")])
 def test_a_noise_level_that_is_none_is_refused(prior, sigma):
     with pytest.raises(ValueError, match="expected a positive noise level"):

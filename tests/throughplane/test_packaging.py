@@ -1,5 +1,7 @@
 """What is installed."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -21,3 +23,8 @@ def test_every_package_is_installed():
     packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
     there = {".".join(path.parent.relative_to(ROOT).parts) for path in ROOT.glob("[a-z]*/**/__init__.py")}
     assert {name for name in there if name.split(".")[0] not in ("tests", "build", "demo")} == set(packages)
+
+
+def test_sampling_needs_nothing_that_only_training_needs():
+    without = "import sys; sys.modules['accelerate'] = None; import throughplane.loaded_priors"
+    subprocess.run([sys.executable, "-c", without], cwd=ROOT, check=True)
