@@ -221,7 +221,7 @@ def simulate(
     run = run or RunFlags()
     teller = Teller(run.quiet, run.verbose)
     settings = Simulation(_profile_of(profile, thickness), gap, axis, noise, seed)
-    _check_outputs([out], [thin], run)
+    _check_outputs([out], [thin, *_files_named(profile)], run)
     source = read_volume(thin, volume)
     _check_storable(out, source, run)
     scan, record = simulate_volume(source, str(thin), settings)
@@ -278,7 +278,8 @@ def upsample(
     _refuse_ignored(run, dry_run)
     _refuse_unsaved(how, dry_run, others)
     further = others or []
-    inputs = [scan, *further, *(source for source, _ in companions), *([how.network] if how.network else [])]
+    inputs = [scan, *further, *(source for source, _ in companions)]
+    inputs += _files_named(how.network, how.init, how.prior, acquired.profile)
     networks = [how.save_network] if how.save_network else []
     map_paths = {name: _beside(out, name) for name in _map_names(how, len(further))} if maps else {}
     _check_outputs([out, *(target for _, target in companions), *map_paths.values()], inputs, run, networks)
@@ -353,7 +354,7 @@ def project(
 
     acquired, run = acquisition or AcquisitionFlags(), run or RunFlags()
     teller = Teller(run.quiet, run.verbose)
-    _check_outputs([out], [sr, scan], run)
+    _check_outputs([out], [sr, scan, *_files_named(acquired.profile)], run)
     read = read_scan(scan, _acquired(acquired))
     source = read_volume(sr)
     _check_storable(out, source, run)
@@ -604,6 +605,12 @@ def _check_outputs(images: list[Path], inputs: list[Path], run: RunFlags, others
 
     check_images(images)
     check_targets([*images, *others, record_path(images[0], run.json_record)], inputs, run.force)
+
+
+def _files_named(*values: str | Path | None) -> list[Path]:
+    """Files that flags name, of folders what they hold. Where a value names none, as `gaussian`, nothing is lost."""
+    paths = [Path(value) for value in values if value is not None]
+    return [file for path in paths for file in (path.iterdir() if path.is_dir() else (path,))]
 
 
 def _check_storable(out: Path, source: "Volume", run: RunFlags) -> None:

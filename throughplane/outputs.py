@@ -31,10 +31,11 @@ def check_targets(targets: Sequence[Path], inputs: Sequence[Path], force: bool) 
     """Refuse outputs that cannot or must not be written, before any work is done.
 
     Raises:
-        InputRefused: a folder is missing or not writable, a file exists, or an input would be overwritten.
+        InputRefused: a folder is missing or not writable, a file exists, or an input or its sidecar would be overwritten.
         FlagConflict: two outputs have the same name.
     """
-    protected = {file.resolve() for scan in inputs for file in (scan, sidecar_path(scan))}
+    sidecars = [sidecar_path(file) for file in inputs if file.name.endswith(IMAGE_SUFFIXES)]
+    protected = {file.resolve() for file in (*inputs, *sidecars)}
     seen: set[Path] = set()
     for target in targets:
         folder, resolved = target.parent, target.resolve()

@@ -510,6 +510,35 @@ def test_outputs_are_checked_before_any_work(thick_scan, tmp_path, capsys):
     assert "is a folder" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("argv", "flag", "file"),
+    [
+        (["upsample", "scan.nii.gz", "prof.nii.gz", "--method", "cubic"], "--profile", "prof.json"),
+        (["upsample", "scan.nii.gz", "o.nii.gz", "--save-network", "head.safetensors"], "--init", "head.safetensors"),
+        (["upsample", "scan.nii.gz", "o.nii.gz", "--json-record", "prior/config.json"], "--prior", "prior/config.json"),
+        (["project", "scan.nii.gz", "scan.nii.gz", "prof.nii.gz"], "--profile", "prof.json"),
+        (["simulate", "scan.nii.gz", "prof.nii.gz"], "--profile", "prof.json"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value[0],
+)
+def test_no_force_replaces_what_a_flag_reads(thick_scan, tmp_path, monkeypatch, capsys, argv, flag, file):
+    monkeypatch.chdir(thick_scan.parent)
+    (tmp_path / "prior").mkdir()
+    profile = '{"offsets_mm": [-2, -1, 0, 1, 2], "weights": [0, 1, 2, 1, 0]}'
+    Path(file).write_text(profile)
+    given = "prior" if flag == "--prior" else file
+    assert run(*argv, flag, given, "--force") == 3
+    assert f"output {file} would overwrite an input" in capsys.readouterr().err
+    assert Path(file).read_text() == profile
+
+
+def test_a_record_may_be_named_as_the_network_that_is_read(thick_scan, tmp_path, capsys):
+    """Scans have sidecars, networks have none."""
+    (tmp_path / "o.json").write_text("{}")
+    assert run("upsample", thick_scan, tmp_path / "o.nii.gz", "--init", tmp_path / "o.safetensors", "--force") == 3
+    assert "o.safetensors does not exist" in capsys.readouterr().err
+
+
 def test_existing_output_needs_force(thick_scan, tmp_path, capsys):
     out = tmp_path / "o.nii.gz"
     out.write_text("old")
