@@ -269,7 +269,7 @@ def upsample(
     from throughplane.companions import carry_file
     from throughplane.outputs import image_writer
     from throughplane.pipeline import How, carry_out, plan
-    from throughplane.reading import read_other, read_scan
+    from throughplane.reading import read_scans
     from throughplane.terminal import Teller
 
     acquired, how, run = acquisition or AcquisitionFlags(), method or MethodFlags(), run or RunFlags()
@@ -283,7 +283,9 @@ def upsample(
     networks = [how.save_network] if how.save_network else []
     map_paths = {name: _beside(out, name) for name in _map_names(how, len(further))} if maps else {}
     _check_outputs([out, *(target for _, target in companions), *map_paths.values()], inputs, run, networks)
-    read = read_scan(scan, replace(_acquired(acquired), in_plane_mm=_in_plane_flag(how)))
+    read, *others_read = read_scans(
+        [scan, *further], replace(_acquired(acquired), in_plane_mm=_in_plane_flag(how)), how.threads
+    )
     _check_storable(out, read.volume, run)
     network = None if how.network is None else load_network(how.network)
     chosen = How(
@@ -303,7 +305,7 @@ def upsample(
         threads=how.threads,
         dtype=run.dtype,
     )
-    planned = plan(read, chosen, [read_other(other, acquired.undo_alternation) for other in further])
+    planned = plan(read, chosen, others_read)
     carried = {target: carry_file(source, read.volume, read.acquisition, planned.thin) for source, target in companions}
     for target, (image, _) in carried.items():
         require_storable(image.header, target)
@@ -517,7 +519,7 @@ def _in_plane_flag(how: MethodFlags) -> "InPlane":
     if words is None:
         return "auto"
     said = f"--in-plane-mm {' '.join(words)}"
-    if how.method != "eclare" and how.spacing is not None:
+    if how.method in ("cubic", "inverse") and how.spacing is not None:
         raise FlagConflict(f"{said} would be ignored: --method {how.method} learns nothing and --spacing is given")
     if words in (("auto",), ("file",)):
         return "auto" if words == ("auto",) else None

@@ -31,7 +31,7 @@ def check_targets(targets: Sequence[Path], inputs: Sequence[Path], force: bool) 
     """Refuse outputs that cannot or must not be written, before any work is done.
 
     Raises:
-        InputRefused: a folder is missing or not writable, a file exists, or an input or its sidecar would be overwritten.
+        InputRefused: a folder is missing or not writable, a file exists, or would overwrite an input or its sidecar.
         FlagConflict: two outputs have the same name.
     """
     sidecars = [sidecar_path(file) for file in inputs if file.name.endswith(IMAGE_SUFFIXES)]

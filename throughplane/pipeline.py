@@ -34,13 +34,12 @@ from throughplane.device import (
     device_named,
     memory_errors_told,
     peak_memory_bytes,
-    require_threads,
     threads,
 )
 from throughplane.inspection import acquisition_record, geometry_record
 from throughplane.methods import METHODS, Method, MethodName, Preset, applied_again, learned
 from throughplane.profile import with_thickness_found
-from throughplane.reading import Acquired, Scan, read_other, read_scan
+from throughplane.reading import Acquired, Scan, ScanSource, read_scans
 from throughplane.residual import left_over, residual_record
 from throughplane.sampling import Sampler, load_sampler
 from throughplane.sampling_together import sampled_jointly
@@ -169,9 +168,9 @@ class Result:
 
 
 def super_resolve(
-    scan: str | Path | nib.spatialimages.SpatialImage,
+    scan: ScanSource,
     *,
-    others: Sequence[str | Path | nib.spatialimages.SpatialImage] = (),
+    others: Sequence[ScanSource] = (),
     align: bool = False,
     method: MethodName = "eclare",
     thickness_mm: float | None = None,
@@ -189,7 +188,7 @@ def super_resolve(
     network: SavedNetwork | None = None,
     init: str | Path | None = None,
     consistent: bool | None = None,
-    prior: Path | None = None,
+    prior: str | Path | None = None,
     samples: int | None = None,
     noise_aware: bool = False,
     adapt_minutes: float | None = None,
@@ -233,6 +232,8 @@ def super_resolve(
         throughplane.OutOfMemory: with what to do.
         throughplane.sampling.WeightsMissing: there is no prior to sample.
     """
+    if isinstance(others, ScanSource):
+        raise InputRefused(f"others is a single {type(others).__name__}; expected a list of scans: others=[...]")
     acquired = Acquired(thickness_mm, gap_mm, profile, axis, volume, in_plane_mm, undo_alternation=undo_alternation)
     how = How(
         method=method,
@@ -242,7 +243,7 @@ def super_resolve(
         network=network,
         init=init,
         consistent=consistent,
-        prior=prior,
+        prior=None if prior is None else Path(prior),
         samples=samples,
         noise_aware=noise_aware,
         adapt_minutes=adapt_minutes,
@@ -250,21 +251,25 @@ def super_resolve(
         device=device,
         threads=threads,
     )
-    further = [read_other(other, undo_alternation) for other in others]
-    return carry_out(plan(read_scan(scan, acquired), how, further), progress)
+    first, *further = read_scans([scan, *others], acquired, threads)
+    return carry_out(plan(first, how, further), progress)
 
 
 def plan(scan: Scan, how: How, others: Sequence[Scan] = ()) -> Plan:
-    """Settle everything that can be settled, and refuse what cannot, before the arithmetic starts."""
+    """Settle everything that can be settled, and refuse what cannot, before the method starts."""
     _refuse_ignored(how)
     _refuse_with(how, others)
-    require_threads(how.threads)
+    device = device_named(how.device)
+    with threads(how.threads), memory_errors_told(device):
+        return _settled(scan, how, others, device)
+
+
+def _settled(scan: Scan, how: How, others: Sequence[Scan], device: torch.device) -> Plan:
     if how.method == "eclare" and how.network is None:
         scan = replace(scan, acquisition=with_thickness_found(scan.volume, scan.acquisition))
     thin = _thin_grid(scan, how.spacing_mm)
     if how.network is not None:
         how.network.require_fit(slice_selection(scan.acquisition.slices, thin, scan.acquisition.profile))
-    device = device_named(how.device)
     sampler = None
     if how.method == "focvs":
         sampler = load_sampler(how.prior, how.samples, device, how.noise_aware, how.adapt_minutes)

@@ -1,10 +1,12 @@
 """A scan that was read and understood: how it was acquired, from the file, its sidecar and what the caller knows."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import torch
 
 from forward_models import (
     Acquisition,
@@ -22,7 +24,10 @@ from forward_models import (
 from forward_models.acquisition import ProfileFamily
 from forward_models.alternation import alternation
 from forward_models.in_plane import InPlane, with_in_plane
+from throughplane.device import memory_errors_told, threads
 from throughplane.profile import Estimator, with_estimate
+
+ScanSource = str | Path | nib.spatialimages.SpatialImage
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,14 @@ class Scan:
         return (*self.volume.warnings, *self.acquisition.notes)
 
 
-def read_scan(scan: str | Path | nib.spatialimages.SpatialImage, acquired: Acquired) -> Scan:
+def read_scans(scans: Sequence[ScanSource], acquired: Acquired, thread_count: int | None = None) -> list[Scan]:
+    """The first as `acquired` says, the others as their own sidecars do; errors as for `super_resolve`."""
+    first, *others = scans
+    with threads(thread_count), memory_errors_told(torch.device("cpu")):
+        return [read_scan(first, acquired), *(read_other(other, acquired.undo_alternation) for other in others)]
+
+
+def read_scan(scan: ScanSource, acquired: Acquired) -> Scan:
     """Read a scan and work out how it was acquired; arguments and errors as for `super_resolve`."""
     if isinstance(scan, str | Path):
         path = Path(scan)
@@ -95,7 +107,7 @@ def _even(volume: Volume, acquisition: Acquisition, undo: bool) -> tuple[Volume,
     return even, acquisition if note is None else replace(acquisition, notes=(*acquisition.notes, note))
 
 
-def read_other(scan: str | Path | nib.spatialimages.SpatialImage, undo_alternation: bool = False) -> Scan:
+def read_other(scan: ScanSource, undo_alternation: bool = False) -> Scan:
     """A further scan of the head; only its own sidecar says how it was acquired.
 
     Raises:

@@ -19,7 +19,9 @@ import throughplane
 from forward_models import Gaussian, SliceGrid, slice_selection
 from tests.conftest import head_phantom, oblique_affine, save
 from throughplane import FlagConflict, InputRefused
-from throughplane.pipeline import Acquired, How, plan, read_scan
+from throughplane.pipeline import How, plan
+from throughplane.profile import with_thickness_found
+from throughplane.reading import Acquired, read_scan, read_scans
 
 OUTPUT_ROUNDING = 1e-6  # float32: 6e-8 per operation, some ten terms per voxel, relative to the largest value
 OVERLAY_MM = 1e-3
@@ -436,6 +438,35 @@ def test_arguments_that_make_no_sense_are_refused(arguments, error, message):
     image = nib.Nifti1Image(HEAD, HEAD_AFFINE)
     with pytest.raises(error, match=message):
         throughplane.super_resolve(image, **{"method": "cubic", **arguments})
+
+
+def test_a_single_scan_in_place_of_a_list_is_refused(thick_scan):
+    """A name is a sequence, of letters."""
+    with pytest.raises(InputRefused, match=r"others is a single str; expected a list of scans: others=\[...\]"):
+        throughplane.super_resolve(thick_scan, others=str(thick_scan), method="inverse")
+
+
+def test_a_prior_may_be_named_by_text(thick_scan, tmp_path):
+    with pytest.raises(InputRefused, match="no prior weights in"):
+        throughplane.super_resolve(thick_scan, method="focvs", prior=str(tmp_path / "missing"))
+
+
+def test_reading_and_planning_use_the_threads_that_were_asked_for(thick_scan, monkeypatch):
+    used = []
+
+    def counting(function):
+        def counted(*arguments):
+            used.append(torch.get_num_threads())
+            return function(*arguments)
+
+        return counted
+
+    monkeypatch.setattr("throughplane.pipeline.with_thickness_found", counting(with_thickness_found))
+    assert torch.get_num_threads() == 2
+    (scan,) = read_scans([thick_scan], Acquired(estimator=counting(eclare.estimate_profile)), 1)
+    plan(scan, How(threads=1, device="cpu"))
+    assert used == [1, 1]
+    assert torch.get_num_threads() == 2
 
 
 def test_an_unknown_method_is_refused():
