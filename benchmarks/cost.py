@@ -19,7 +19,8 @@ from scipy.ndimage import gaussian_filter
 import eclare
 from throughplane.device import Stopwatch
 from throughplane.methods import METHODS
-from throughplane.pipeline import Acquired, How, carry_out, expected_seconds, plan, read_scan
+from throughplane.pipeline import How, carry_out, expected_seconds, plan
+from throughplane.reading import Acquired, read_scan
 
 
 def main() -> None:

@@ -29,7 +29,8 @@ from forward_models.lattices import Lattice, LatticeResampling
 from throughplane.methods import METHODS
 from throughplane.metrics import data_range_of, head_mask, score
 from throughplane.outputs import json_writer, write_all
-from throughplane.pipeline import Acquired, How, Result, Scan, carry_out, plan, read_scan
+from throughplane.pipeline import How, Result, carry_out, plan
+from throughplane.reading import Acquired, Scan, read_scan
 
 AXES = {"sagittal": 0, "coronal": 1, "axial": 2}  # of a volume in RAS order
 TURN_DEGREES, SHIFT_MM, GAIN = (1.5, -1.2, 1.6), (1.6, -1.2, 1.5), 1.3

@@ -19,7 +19,9 @@ import throughplane
 from tests.conftest import head_phantom, oblique_affine, placed_image, save
 from tests.forward_models.test_in_plane import head, stored, zero_filled
 from throughplane.cli import main
-from throughplane.pipeline import Acquired, How, carry_out, expected_seconds, plan, read_scan
+from throughplane.commands import MethodFlags, _in_plane_flag
+from throughplane.pipeline import How, carry_out, expected_seconds, plan
+from throughplane.reading import Acquired, read_scan
 from throughplane.terminal import duration
 
 SMALL = replace(eclare.PRESETS["fast"], steps=60, channels=16, blocks=2, patch_width=32, patch_slices=8, check_every=30)
@@ -191,3 +193,9 @@ def test_bad_in_plane_sizes_get_one_line(thick_scan, tmp_path, capsys, flags, co
     assert message in told
     assert len(told.strip().splitlines()) == 1
     assert not (tmp_path / "out.nii.gz").exists()
+
+
+@pytest.mark.parametrize("method", ["eclare", "smore", "focvs"])
+def test_methods_that_learn_regard_the_voxel_size_beside_a_spacing(method):
+    """focvs starts from what eclare learned."""
+    assert _in_plane_flag(MethodFlags(method=method, spacing=1.0, in_plane_mm=("0.9", "1.2"))) == (0.9, 1.2)

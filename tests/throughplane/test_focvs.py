@@ -32,7 +32,8 @@ from priors.noise import NoiseLevels
 from tests.conftest import head_phantom, oblique_affine, placed_image, save
 from throughplane import FlagConflict, InputRefused
 from throughplane.cli import main
-from throughplane.pipeline import Acquired, How, expected_seconds, plan, read_scan
+from throughplane.pipeline import How, expected_seconds, plan
+from throughplane.reading import Acquired, read_scan
 from throughplane.sampling import WeightsMissing, load_sampler
 
 EXACT = 1e-5  # of the scan, for the file as written; float32 gives about 1e-7

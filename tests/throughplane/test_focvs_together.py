@@ -21,7 +21,8 @@ from tests.conftest import head_phantom
 from tests.throughplane.test_focvs import EXACT, untrained_prior
 from tests.throughplane.test_together import GAP, HEAD, THICKNESS, TRUTH, error, refusal, run, scan_file
 from throughplane import sampling_together
-from throughplane.pipeline import Acquired, How, expected_seconds, plan, read_other, read_scan
+from throughplane.pipeline import How, expected_seconds, plan
+from throughplane.reading import Acquired, read_other, read_scan
 from throughplane.sampling import eclare_start
 from throughplane.sampling_together import said_by_all, step_for_all
 from throughplane.together import measured_from

@@ -23,8 +23,9 @@ from forward_models import (
 )
 from tests.conftest import head_phantom, oblique_affine, save
 from throughplane.cli import main
-from throughplane.pipeline import Acquired, Result, Scan, read_scan
+from throughplane.pipeline import Result
 from throughplane.projection import project
+from throughplane.reading import Acquired, Scan, read_scan
 
 CONSISTENT = 1e-5  # float32 files: 6e-8 per voxel, of which W averages some ten; relative to the scan
 

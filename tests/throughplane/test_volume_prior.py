@@ -20,7 +20,8 @@ from priors.volumes import VolumeConfig, VolumePrior, new_volume_network, save_v
 from tests.conftest import head_phantom, nib_image, oblique_affine, placed_image
 from throughplane.cli import main
 from throughplane.loaded_priors import PriorOfVolumes, load_prior
-from throughplane.pipeline import Acquired, How, plan, read_scan
+from throughplane.pipeline import How, plan
+from throughplane.reading import Acquired, read_scan
 
 EXACT = 1e-5
 SMALL = VolumeConfig(channels=(8, 8, 8), blocks_per_level=1)
