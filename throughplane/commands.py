@@ -309,9 +309,9 @@ def upsample(
     carried = {target: carry_file(source, read.volume, read.acquisition, planned.thin) for source, target in companions}
     for target, (image, _) in carried.items():
         require_storable(image.header, target)
-    teller.notes(planned.notes)
+    teller.notes([*planned.notes, *(f"{s} goes along as {carried[t][1].value}" for s, t in companions)])
     if dry_run or run.verbose:
-        teller.plan(planned, {target: kind for target, (_, kind) in carried.items()})
+        teller.plan(planned)
     teller.cost(planned)
     if dry_run:
         return EXIT_OK
@@ -321,6 +321,7 @@ def upsample(
     arguments |= {"with": others, "align": how.align or None}
     arguments |= asdict(run)
     record = {**result.record, "arguments": arguments}
+    record["also"] = [{"file": str(s), "output": str(t), "carried_as": carried[t][1].value} for s, t in companions]
     writers = {target: image_writer(image.image("like-input")) for target, (image, _) in carried.items()}
     writers |= {map_paths[name]: image_writer(found) for name, found in result.maps.items() if name in map_paths}
     if how.save_network is not None and result.network is not None:
@@ -349,16 +350,15 @@ def project(
     out
         The volume to write, on the grid of SR, and OUT.json beside it.
     """
-    from forward_models import read_volume
     from throughplane.projection import project as project_volume
-    from throughplane.reading import read_scan
+    from throughplane.reading import read_scan, read_single
     from throughplane.terminal import Teller
 
     acquired, run = acquisition or AcquisitionFlags(), run or RunFlags()
     teller = Teller(run.quiet, run.verbose)
     _check_outputs([out], [sr, scan, *_files_named(acquired.profile)], run)
     read = read_scan(scan, _acquired(acquired))
-    source = read_volume(sr)
+    source = read_single(sr)
     _check_storable(out, source, run)
     teller.notes(read.notes)
     result = project_volume(source, str(sr), read, run.dtype)

@@ -14,13 +14,13 @@ from forward_models import (
     SliceGrid,
     Volume,
     along,
-    read_volume,
     require_finite,
     resampling_weights,
 )
+from throughplane.reading import read_single
 
 SAME_PLACE_MM = 1e-2
-MOST_LABELS = 256
+FEW_VALUES = 64
 TIE_MM = 1e-4  # depths closer than this count as equal; they differ by little more than rounding
 
 
@@ -37,7 +37,7 @@ def carry_file(path: Path, scan: Volume, acquisition: Acquisition, thin: SliceGr
     Raises:
         InputRefused: the file cannot be read, or does not lie on the grid of the scan.
     """
-    companion = read_volume(path)
+    companion = read_single(path)
     try:
         return carry(companion, scan, acquisition, thin)
     except InputRefused as refusal:
@@ -47,8 +47,8 @@ def carry_file(path: Path, scan: Volume, acquisition: Acquisition, thin: SliceGr
 def carry(companion: Volume, scan: Volume, acquisition: Acquisition, thin: SliceGrid) -> tuple[Volume, CompanionKind]:
     """A companion on the thin grid of `scan`.
 
-    Whole numbers with at most 256 different values are labels: their shapes are interpolated between slices and every
-    voxel gets one of them. Anything else is interpolated by a cubic spline, like the method `cubic`.
+    Labels keep their values: their shapes are interpolated between slices and every voxel gets one of them. Anything
+    else is interpolated by a cubic spline, like the method `cubic`.
 
     Raises:
         InputRefused: the companion does not lie on the grid of the scan, or holds NaN or Inf.
@@ -57,7 +57,7 @@ def carry(companion: Volume, scan: Volume, acquisition: Acquisition, thin: Slice
     _require_same_grid(companion, scan)
     axis, spacing = acquisition.axis, acquisition.in_plane_mm
     data = np.moveaxis(companion.data, axis, -1)
-    kind = CompanionKind.LABELS if _holds_labels(data) else CompanionKind.INTENSITIES
+    kind = CompanionKind.LABELS if holds_labels(data) else CompanionKind.INTENSITIES
     if kind is CompanionKind.LABELS:
         thin_data = interpolate_labels(data, spacing, acquisition.slices, thin).astype(companion.data.dtype)
     else:
@@ -101,10 +101,20 @@ def _signed_distance(
     return distance
 
 
-def _holds_labels(data: Shaped[np.ndarray, "a b k"]) -> bool:
+def holds_labels(data: Shaped[np.ndarray, "a b k"]) -> bool:
+    """Whether whole numbers are names of regions: few of them, or as a rule the same as their neighbours in slices.
+
+    Of neighbours that are both not 0, 67 to 90 % are the same in maps of 54 labels with pixels of 4 to 1 mm, and at
+    most 40 % in head scans, phantoms and templates of 8 bits.
+    """
     if data.dtype.kind == "f" and not np.array_equal(data, np.rint(data)):
         return False
-    return np.unique(data).size <= MOST_LABELS
+    if np.unique(data).size <= FEW_VALUES:
+        return True
+    pairs = ((data[1:], data[:-1]), (data[:, 1:], data[:, :-1]))
+    inside = sum(int(((a != 0) & (b != 0)).sum()) for a, b in pairs)
+    alike = sum(int(((a != 0) & (a == b)).sum()) for a, b in pairs)
+    return 2 * alike >= inside
 
 
 def _require_same_grid(companion: Volume, scan: Volume) -> None:

@@ -107,6 +107,21 @@ def _even(volume: Volume, acquisition: Acquisition, undo: bool) -> tuple[Volume,
     return even, acquisition if note is None else replace(acquisition, notes=(*acquisition.notes, note))
 
 
+def read_single(path: Path) -> Volume:
+    """The volume in a file of which none can be chosen.
+
+    Raises:
+        InputRefused: it cannot be read, or holds several.
+    """
+    try:
+        return read_volume(path)
+    except InputRefused as refusal:
+        if "--volume" not in str(refusal):
+            raise
+        several = str(refusal).rpartition("; ")[0]
+        raise InputRefused(f"{several}; expected one: extract it to a file of its own") from None
+
+
 def read_other(scan: ScanSource, undo_alternation: bool = False) -> Scan:
     """A further scan of the head; only its own sidecar says how it was acquired.
 

@@ -15,7 +15,6 @@ from rich.table import Table
 
 from forward_models import FlagConflict
 from forward_models.progress import Progress, silent
-from throughplane.companions import CompanionKind
 from throughplane.inspection import Inspection, as_record
 from throughplane.pipeline import Plan, expected_seconds
 from throughplane.profile import Estimate
@@ -170,7 +169,7 @@ class Teller:
             for note in notes:
                 self._console.print(f"note: {note}", style="yellow", highlight=False, markup=False, soft_wrap=True)
 
-    def plan(self, plan: Plan, companions: Mapping[Path, CompanionKind]) -> None:
+    def plan(self, plan: Plan) -> None:
         """What will be done."""
         if self._quiet:
             return
@@ -187,7 +186,6 @@ class Teller:
             ("method", f"{plan.method_name}{preset}, on {plan.device}"),
             *_prior_row(plan),
             *_other_rows(plan),
-            *(("also", f"{target} ({kind.value})") for target, kind in companions.items()),
         ]
         for name, text in rows:
             self._console.print(f"{name:>12}  {text}", highlight=False, markup=False, soft_wrap=True)

@@ -194,7 +194,7 @@ def test_a_network_for_other_slices_is_refused(thick_scan, tmp_path, capsys):
     assert files_in(tmp_path) == before
 
 
-def test_masks_and_labels_go_along(thick_scan, tmp_path):
+def test_masks_and_labels_go_along(thick_scan, tmp_path, capsys):
     labels = (head_phantom((32, 34, 36))[:, :, 1::4] > 400).astype(np.uint8) * 17
     mask = save(tmp_path / "mask.nii.gz", labels, oblique_affine())
     real = save(tmp_path / "map.nii.gz", labels * np.float32(0.1), oblique_affine())
@@ -205,6 +205,10 @@ def test_masks_and_labels_go_along(thick_scan, tmp_path):
     assert carried.get_data_dtype() == np.uint8
     assert np.allclose(carried.affine, out.affine)
     assert np.unique(nib.load(tmp_path / "map_out.nii.gz").get_fdata()).size > 100
+    told, record = capsys.readouterr().err, json.loads((tmp_path / "out.json").read_text())["also"]
+    for entry, (file, kind) in zip(record, ((mask, "labels"), (real, "intensities")), strict=True):
+        assert (entry["file"], entry["carried_as"]) == (str(file), kind)
+        assert f"note: {file} goes along as {kind}" in told
 
 
 def test_dry_run_says_the_plan_and_writes_nothing(thick_scan, tmp_path, capsys):
@@ -597,7 +601,13 @@ def test_project_refuses_other_grids(thick_scan, tmp_path, capsys):
     beside = oblique_affine((0.9,) * 3)
     beside[:3, 3] += 2 * beside[:3, 0]
     moved = save(tmp_path / "m.nii.gz", np.ones((32, 34, 33), np.float32), beside)
-    for file, message in ((rotated, "rotated"), (cropped, "voxels in plane"), (moved, "beside the scan in plane")):
+    series = save(tmp_path / "s.nii.gz", np.ones((32, 34, 33, 2), np.float32), oblique_affine((0.9,) * 3))
+    for file, message in (
+        (rotated, "rotated"),
+        (cropped, "voxels in plane"),
+        (moved, "beside the scan in plane"),
+        (series, "s.nii.gz holds 2 volumes; expected one: extract it to a file of its own\n"),
+    ):
         assert run("project", file, thick_scan, tmp_path / "o.nii.gz") == 3
         assert message in capsys.readouterr().err
 

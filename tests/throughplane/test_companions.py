@@ -17,7 +17,7 @@ from forward_models import (
     volume_from_image,
 )
 from tests.conftest import head_phantom, oblique_affine, save
-from throughplane.companions import MOST_LABELS, CompanionKind, carry, carry_file, interpolate_labels
+from throughplane.companions import FEW_VALUES, CompanionKind, carry, carry_file, interpolate_labels
 
 AFFINE = oblique_affine((1.0, 1.1, 3.0))
 SHAPE = (24, 26, 10)
@@ -137,12 +137,34 @@ def test_intensities_go_the_way_of_cubic():
     assert np.abs(thin.data - expected.volume.data).max() <= 1e-6 * data.max()
 
 
-@pytest.mark.parametrize(
-    ("count", "kind"), [(MOST_LABELS, CompanionKind.LABELS), (MOST_LABELS + 1, CompanionKind.INTENSITIES)]
-)
-def test_more_than_256_whole_numbers_are_intensities(count, kind):
-    data = (np.arange(np.prod(SHAPE)) % count).reshape(SHAPE).astype(np.int16)
-    assert carried(data)[1] is kind
+def grey_levels(data: np.ndarray, noise_sd: float) -> np.ndarray:
+    """A magnitude image in 8 bits."""
+    noisy = data / data.max() * 200 + np.random.default_rng(0).normal(0, noise_sd, data.shape)
+    return np.clip(np.round(noisy), 0, 255).astype(np.uint8)
+
+
+def test_an_image_of_8_bits_is_an_image():
+    """Up to 256 whole numbers, which mean more than names."""
+    thin, kind = carried(grey_levels(head_phantom(SHAPE), 8.0))
+    assert kind is CompanionKind.INTENSITIES
+    assert np.unique(grey_levels(head_phantom(SHAPE), 8.0)).size > 100
+    assert not np.array_equal(thin.data, np.rint(thin.data))
+
+
+@pytest.mark.parametrize("count", [FEW_VALUES + 1, 144])
+def test_many_labels_are_labels(count):
+    """As of a cortical parcellation, whose names go up to 14175."""
+    blocks = np.add.outer(np.arange(24) // 2, np.arange(26) // 2 * 12) % count
+    labels = np.repeat((97 * blocks).astype(np.int16)[..., None], SHAPE[2], axis=2)
+    thin, kind = carried(labels)
+    assert kind is CompanionKind.LABELS
+    assert np.isin(thin.data, labels).all()
+    assert np.unique(labels).size == count
+
+
+def test_few_whole_numbers_are_labels_however_they_are_strewn():
+    data = (np.arange(np.prod(SHAPE)) % FEW_VALUES).reshape(SHAPE).astype(np.int16)
+    assert carried(data)[1] is CompanionKind.LABELS
 
 
 def test_the_companion_is_left_alone():
@@ -195,6 +217,14 @@ def test_a_small_rotation_is_seen_at_the_far_corner():
     mask = replace(volume(tissues()), affine=oblique_affine((1.0, 1.1, 3.0), angles=(0.2, -0.1, 0.051)))
     with pytest.raises(InputRefused, match="mm away from the scan"):
         carry(mask, SCAN, ACQUISITION, thin_grid_for(THICK, 1.0))
+
+
+def test_a_file_of_several_volumes_gets_advice_that_can_be_followed(tmp_path):
+    path = save(tmp_path / "b.nii.gz", np.ones((24, 26, 10, 2), np.uint8), AFFINE)
+    with pytest.raises(
+        InputRefused, match=r"b\.nii\.gz holds 2 volumes; expected one: extract it to a file of its own$"
+    ):
+        carry_file(path, SCAN, ACQUISITION, thin_grid_for(THICK, 1.0))
 
 
 def test_refusals_name_the_file(tmp_path):

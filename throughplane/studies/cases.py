@@ -17,7 +17,6 @@ from forward_models import (
     Sidecar,
     Volume,
     acquisition_of,
-    read_volume,
     simulate,
     slr,
     truth_for,
@@ -26,6 +25,7 @@ from forward_models.acquisition import ProfileFamily
 from forward_models.stack import Stack, stack_of
 from throughplane.metrics import RANGE_PERCENTILES, data_range_of, head_mask
 from throughplane.orientation import stored_like
+from throughplane.reading import read_single
 from throughplane.studies.records import Degradation
 
 SAME_PLACE_MM = 0.05
@@ -107,7 +107,7 @@ def read_mask(path: Path, thin: Volume) -> Volume:
     Raises:
         InputRefused: the file cannot be read, lies on another grid, or holds no such voxel.
     """
-    mask = on_grid_of(read_volume(path), thin, str(path))
+    mask = on_grid_of(read_single(path), thin, str(path))
     inside = np.asarray(mask.data) > 0.5
     if not inside.any():
         raise InputRefused(f"{path} is no mask: no voxel is above 0.5")

@@ -8,11 +8,12 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from forward_models import FlagConflict, InputRefused, Volume, file_sha256, read_volume, require_usable
+from forward_models import FlagConflict, InputRefused, Volume, file_sha256, require_usable
 from forward_models.acquisition import MIN_SLICES
 from forward_models.files import IMAGE_SUFFIXES, stem
 from forward_models.simulate import thick_grid_within
 from priors.split import LICENCES, TRAIN_SUBJECTS, UNKNOWN_LICENCE, contrast_of, find_scans, subject_of
+from throughplane.reading import read_single
 from throughplane.studies.cases import FAMILIES, read_mask, superior_axis
 from throughplane.studies.external import external, external_contender
 from throughplane.studies.methods import Contender, contender
@@ -202,7 +203,7 @@ def require_distinct(what: str, names: Sequence[str]) -> None:
 
 def _facts(source: Source, degradations: Iterable[Degradation]) -> dict[str, Any]:
     """What `Study.volumes` holds of a volume that every degradation can be simulated from."""
-    thin = read_volume(source.thin)
+    thin = read_single(source.thin)
     require_usable(thin, str(source.thin))
     for degradation in degradations:
         _require_simulable(thin, source.thin, degradation)
