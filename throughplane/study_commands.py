@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +12,7 @@ from cyclopts import Parameter
 from throughplane.commands import EXIT_OK, Flag, Quiet, Seed, require_installed
 
 if TYPE_CHECKING:  # at run time each command imports what it needs, so that --help comes at once
+    from throughplane.studies.records import JobRecord
     from throughplane.studies.running import Planned, Progress
 
 EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
@@ -77,14 +79,14 @@ def compare(
     retry_failed
         With --resume, repeat those that failed.
     dry_run
-        List the jobs and say how long they will take; write nothing.
+        List the jobs, with --resume those that are left, and say how long they will take; write nothing.
     quiet
         Tell errors only.
     debug
         Show tracebacks.
     """
     del debug  # `main` looks for it
-    _require_sensible(jobs, threads, resume, retry_failed)
+    _require_sensible(jobs, threads, resume, retry_failed, dry_run and quiet)
     require_installed("compare", "studies,focvs", "skimage", "diffusers")
     from throughplane.studies.folder import begin, done_before, held
     from throughplane.studies.planning import Asked, planned
@@ -94,12 +96,12 @@ def compare(
         Asked(out, thin, grid, profiles, noise, methods, masks, lesions, external or [], seed, time_limit, date.today())
     )
     threads_each = threads or max(1, (os.cpu_count() or 1) // jobs)
-    if dry_run:
-        _tell_plan(plan, jobs, threads_each)
-        return EXIT_OK
-    if not resume:
+    if not (resume or dry_run):
         begin(out, plan)
-    before = done_before(out, plan, retry_failed)
+    before = done_before(out, plan, retry_failed) if resume else ()
+    if dry_run:
+        _tell_plan(plan, before, jobs, threads_each)
+        return EXIT_OK
     told = _tell_nothing if quiet else _tell
     try:
         with held(out):
@@ -146,7 +148,7 @@ def compare_report(
     return EXIT_OK
 
 
-def _require_sensible(jobs: int, threads: int | None, resume: bool, retry_failed: bool) -> None:
+def _require_sensible(jobs: int, threads: int | None, resume: bool, retry_failed: bool, mute: bool) -> None:
     from forward_models import FlagConflict, InputRefused
     from throughplane.device import require_threads
 
@@ -155,21 +157,26 @@ def _require_sensible(jobs: int, threads: int | None, resume: bool, retry_failed
     require_threads(threads)
     if retry_failed and not resume:
         raise FlagConflict("--retry-failed would be ignored without --resume; pass both")
+    if mute:
+        raise FlagConflict("--quiet would leave --dry-run nothing to say; leave one out")
 
 
-def _tell_plan(plan: "Planned", jobs: int, threads: int) -> None:
+def _tell_plan(plan: "Planned", before: "Sequence[JobRecord]", at_once: int, threads: int) -> None:
     from throughplane.studies.running import expected_seconds
     from throughplane.terminal import duration
 
-    for job in plan.study.jobs:
+    done = {record.job for record in before}
+    left = [job for job in plan.study.jobs if job not in done]
+    for job in left:
         print(job.name)
-    seconds = expected_seconds(plan, threads)
-    each = len(plan.study.jobs) // len(plan.study.methods)
+    seconds = expected_seconds(plan, left, threads)
     for method, expected in seconds.items():
-        print(f"{method}: {each} jobs, " + ("nobody knows how long" if expected is None else duration(expected)))
-    total = sum(expected or 0.0 for expected in seconds.values()) / jobs
+        count = sum(job.method == method for job in left)
+        print(f"{method}: {count} jobs, " + ("nobody knows how long" if expected is None else duration(expected)))
+    total = sum(expected or 0.0 for expected in seconds.values()) / at_once
     least = "at least " if None in seconds.values() else ""
-    print(f"{len(plan.study.jobs)} jobs, {jobs} at once: {least}{duration(total)}, starting and scoring not included")
+    of_all = f" of {len(plan.study.jobs)}" if done else ""
+    print(f"{len(left)}{of_all} jobs, {at_once} at once: {least}{duration(total)}, starting and scoring not included")
 
 
 def _tell(progress: "Progress") -> None:

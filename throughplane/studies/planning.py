@@ -100,14 +100,13 @@ def _command(asked: Asked, paths: Sequence[Path]) -> str:
     return shlex.join([*words, "--seed", str(asked.seed), "--time-limit", f"{asked.time_limit_minutes:g}"])
 
 
-def require_same(out: Path, study: Study) -> Study:
-    """The study in `out`, which must be the one that was asked for.
+def require_same(out: Path, study: Study) -> None:
+    """The study in `out` must be the one that was asked for.
 
     Raises:
         InputRefused: it is another; the message says in what.
     """
-    before = read_study(out)
-    was, asked = (json.loads(json.dumps(asdict(s))) for s in (before, study))
+    was, asked = (json.loads(json.dumps(asdict(s))) for s in (read_study(out), study))
     differences = [
         f"{name} {_shown(was[name], asked[name])}"
         for name in was
@@ -117,7 +116,6 @@ def require_same(out: Path, study: Study) -> Study:
         raise InputRefused(
             f"{out / STUDY} is of another study: {'; '.join(differences)}; repeat its command or take another folder"
         )
-    return before
 
 
 def _shown(was: Any, asked: Any) -> str:

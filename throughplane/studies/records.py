@@ -190,7 +190,12 @@ def read_study(out: Path) -> Study:
 
 def write_pictures(out: Path, pictures: Pictures) -> None:
     """Into their place in the study's folder."""
-    write_all({out / "pictures" / f"{pictures.job.name}.json": json_writer(asdict(pictures))})
+    write_all({_pictures_path(out, pictures.job): json_writer(asdict(pictures))})
+
+
+def holds_pictures(out: Path, job: Job) -> bool:
+    """Whether there are any of a job."""
+    return _pictures_path(out, job).exists()
 
 
 def read_pictures(out: Path, job: Job) -> Pictures | None:
@@ -199,14 +204,18 @@ def read_pictures(out: Path, job: Job) -> Pictures | None:
     Raises:
         InputRefused: they are not readable.
     """
-    path = out / "pictures" / f"{job.name}.json"
-    if not path.exists():
+    if not holds_pictures(out, job):
         return None
+    path = _pictures_path(out, job)
     fields = _read(path)
     try:
         return Pictures(job=_job(fields.pop("job")), **fields)
     except (AttributeError, KeyError, TypeError) as error:
         raise InputRefused(f"{path} does not hold the pictures of a job: {error}") from None
+
+
+def _pictures_path(out: Path, job: Job) -> Path:
+    return out / "pictures" / f"{job.name}.json"
 
 
 def _job_record(path: Path) -> JobRecord:

@@ -30,7 +30,7 @@ from throughplane.studies.external import signal_name
 from throughplane.studies.measures import measure
 from throughplane.studies.methods import Bench, Contender, given_of
 from throughplane.studies.pictures import TRUTH, pictures_of
-from throughplane.studies.records import Job, JobRecord, Study, read_pictures, write_job, write_pictures
+from throughplane.studies.records import Job, JobRecord, Study, holds_pictures, write_job, write_pictures
 from throughplane.version import code_sha256
 
 METHOD = "the method"
@@ -303,7 +303,7 @@ def run_job(task: Task, entered: Callable[[Any], None]) -> JobRecord:
 
 def _keep_pictures(task: Task, case: Case, result: Volume) -> None:
     """Of the result; of the truth too where no other job of the scan has done it."""
-    if read_pictures(task.out, replace(task.job, method=TRUTH)) is None:
+    if not holds_pictures(task.out, replace(task.job, method=TRUTH)):
         write_pictures(task.out, pictures_of(task.job, case))
     write_pictures(task.out, pictures_of(task.job, case, result))
 
@@ -318,8 +318,8 @@ def reason(error: Exception) -> str:
     return f"{type(error).__name__}: {said}"
 
 
-def expected_seconds(planned: Planned, threads: int) -> dict[str, float | None]:
-    """How long all jobs of each method will take together, one after the other; None where nobody can tell.
+def expected_seconds(planned: Planned, jobs: Sequence[Job], threads: int) -> dict[str, float | None]:
+    """How long these jobs of each method will take together, one after the other; None where nobody can tell.
 
     Timed on pieces of one scan, of the first volume at the degradation in the middle of the list.
     """
@@ -327,12 +327,12 @@ def expected_seconds(planned: Planned, threads: int) -> dict[str, float | None]:
     name, degradation = next(iter(study.volumes)), study.degradations[len(study.degradations) // 2]
     given = given_of(case_of(read_volume(planned.sources[name].thin), degradation, study.seed), degradation)
     voxels = {volume: prod(facts["shape"]) for volume, facts in study.volumes.items()}
-    scans = len(study.degradations) * sum(voxels.values()) / voxels[name]
     bench = Bench(study.seed, threads, Path())
-    return {
-        method: None if entry.expected is None else scans * entry.expected(given, bench)
-        for method, entry in planned.contenders.items()
-    }
+    scans = dict.fromkeys((job.method for job in jobs), 0.0)
+    for job in jobs:
+        scans[job.method] += voxels[job.volume] / voxels[name]
+    timing = {method: planned.contenders[method].expected for method in scans}
+    return {m: None if timed is None else scans[m] * timed(given, bench) for m, timed in timing.items()}
 
 
 def _case(task: Task) -> Case:

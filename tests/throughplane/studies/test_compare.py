@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import head_phantom, oblique_affine, save
 from throughplane import study_commands
 from throughplane.cli import main
-from throughplane.studies.records import read_jobs, read_study
+from throughplane.studies.records import JobRecord, read_jobs, read_study, write_job
 
 
 def told_of(capsys) -> str:
@@ -94,6 +94,31 @@ def test_a_dry_run_lists_the_jobs_and_writes_nothing(thin_file, tmp_path, capsys
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_dry_run_with_resume_lists_what_is_left_and_makes_no_folder(thin_file, tmp_path, monkeypatch, capsys):
+    out, command = tmp_path / "out", ["compare", str(tmp_path / "out"), "--thin", str(thin_file), "--grid", "4|0,5|1"]
+    command += ["--methods", "cubic", "--external", "tool=x {in} {out}", "--resume"]
+    with monkeypatch.context() as patched:
+        patched.setattr("throughplane.studies.running.run_jobs", lambda *_, **__: ())
+        assert main([word for word in command if word != "--resume"]) == 0
+    study = read_study(out)
+    for job in study.jobs[:3]:
+        write_job(out, JobRecord(job, "it broke" if job.method == "tool" else None))
+    (out / "pictures").rmdir()
+    before = sorted(tmp_path.rglob("*"))
+    for flags, left in (([], study.jobs[3:]), (["--retry-failed"], [study.jobs[1], study.jobs[3]])):
+        capsys.readouterr()
+        assert main([*command, "--dry-run", *flags]) == 0
+        told = capsys.readouterr().out.splitlines()
+        assert told == [
+            *(job.name for job in left),
+            f"tool: {len(left)} jobs, nobody knows how long",
+            f"{len(left)} of 4 jobs, 1 at once: at least a few seconds, starting and scoring not included",
+        ]
+    assert main([*command, "--dry-run", "--seed", "4"]) == 3
+    assert "is of another study" in told_of(capsys)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_masks_are_found_by_volume_or_subject_and_named_in_the_study(thin_file, tmp_path, monkeypatch):
     folder = tmp_path / "outlines"
     folder.mkdir()
@@ -128,6 +153,8 @@ def test_masks_are_found_by_volume_or_subject_and_named_in_the_study(thin_file, 
         (["--time-limit", "0"], 3, "--time-limit 0; expected minutes"),
         (["--retry-failed"], 2, "--retry-failed would be ignored without --resume"),
         (["--resume"], 3, "holds no study to go on with"),
+        (["--dry-run", "--resume"], 3, "holds no study to go on with"),
+        (["--dry-run", "--quiet"], 2, "--quiet would leave --dry-run nothing to say"),
         (["--thin", "nowhere"], 3, "nowhere does not exist"),
         (["--masks", "nowhere"], 3, "nowhere is not a folder"),
     ],
