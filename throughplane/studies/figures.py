@@ -22,11 +22,13 @@ from throughplane.studies.statistics import value_of
 
 # Okabe and Ito (2008), told apart by the colour-blind; black stays for what is no method
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F5F00", "#5B5B5B")
-MARKERS = "osD^vPX*"
+MARKERS = "osD^vPX"  # fewer than colours, so that 56 methods go by before one looks like another
 WIDTH_IN, DPI = 5.2, 150
 LEGEND_CHARACTERS = 42  # in a line
+MARKS_OF_CURVE = 8
 PALETTE = 128  # colours of a figure, few enough to keep files small
 LINE_PX, MARGIN_PX = 18, 4  # of a page of pictures
+COST_FIGURE = "quality_against_seconds"
 OF_TRUTH, FREQUENCY = "truth_", "cycles_per_mm"  # in the names of columns of curves
 TINY = np.finfo(np.float64).tiny
 STYLE = matplotlib.RcParams(
@@ -111,6 +113,13 @@ def picture_page(scan: Scan, title: str) -> Drawn:
 
 def _error_label(pictures: Pictures) -> str:
     return f"error \N{PLUS-MINUS SIGN}{100 * pictures.error_range:g} %"
+
+
+def names_of(findings: Findings) -> set[str]:
+    """Of the figures and pages of pictures that a study may come to have, as far as curves do not decide it."""
+    scans = (Scan(v, d, None, {}) for v in findings.study.volumes for d in findings.study.degradations)
+    by_group = (slug(f"{kind}_{group.slug}") for kind in ("primary", "differences") for group in findings.groups)
+    return {COST_FIGURE, *by_group, *(f"pictures_{scan_slug(scan)}" for scan in scans)}
 
 
 def scan_slug(scan: Scan) -> str:
@@ -215,7 +224,8 @@ def _curves(
         for axes, degradation in zip(panels, cells, strict=True):
             here = [r for r in records if r.job.degradation == degradation]
             at = np.asarray(here[0].curves[name][abscissa], np.float64)
-            for method, colour, _ in _styles(findings.study.methods):
+            every = len(at) // MARKS_OF_CURVE + 1
+            for method, colour, marker in _styles(findings.study.methods):
                 ours = [
                     np.interp(at, r.curves[name][abscissa], values(r), np.nan, np.nan)
                     for r in here
@@ -223,7 +233,9 @@ def _curves(
                 ]
                 if ours:
                     mean = np.mean(ours, axis=0)
-                    axes.plot(at, 10**mean if relative else mean, color=colour, label=method, linewidth=1.6)
+                    shown = 10**mean if relative else mean
+                    style = {"marker": marker, "markersize": 4, "markevery": every}
+                    axes.plot(at, shown, color=colour, label=method, linewidth=1.4, **style)
             if relative:
                 axes.set_yscale("log")
                 axes.axhline(1, color="black", linestyle=":", label=TRUTH)
@@ -285,7 +297,7 @@ def _cost(findings: Findings) -> Iterator[Drawn]:
         _legend_below(figure, axes)
 
     yield _drawn(
-        "quality_against_seconds",
+        COST_FIGURE,
         f"{measure.label} against wall time. Small marks: means over volumes for each degradation; large: over all. "
         f"Times hold for the machine below only. {_where(measure)} Scans simulated from thin ones.",
         draw,

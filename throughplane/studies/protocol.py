@@ -66,8 +66,9 @@ def _methods(study: Study, contenders: Mapping[str, Contender]) -> list[str]:
     return [
         "## Methods",
         "Every method is given the scan in memory, or in a file if it is an external command, the spacing of the thin "
-        "slices to make, and what the last column says. None sees the thin volume, a mask or the data range. Nothing "
-        "is tuned on these volumes by this study.",
+        "slices to make, and what the last column says. None sees the thin volume, a mask or the data range. "
+        "Methods of throughplane trust the voxels in plane (`--in-plane-mm file`), which truth and scan have from the "
+        "thin volume. Nothing is tuned on these volumes by this study.",
         _table(("method", "how it is run", "told of the acquisition"), rows),
         f"Each job runs in a process of its own. Seed {study.seed}; one run per job. Its time is counted from the scan "
         "in memory to the result in memory, loading of weights and, for commands, writing and reading of files "

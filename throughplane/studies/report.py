@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader
 from forward_models import InputRefused
 from throughplane.cuts import PLANES
 from throughplane.outputs import Writer, write_all
-from throughplane.studies.figures import Drawn, Scan, figures, picture_page
+from throughplane.studies.figures import Drawn, Scan, figures, names_of, picture_page
 from throughplane.studies.findings import Findings, read_findings
 from throughplane.studies.pictures import ERROR_ANCHORS, ERROR_RANGE, TRUTH, smaller
 from throughplane.studies.quantities import in_reading_order
@@ -42,6 +42,8 @@ LONGEST_TEXT = 200  # characters of a value in the tables of versions
 def write_report(out: Path) -> Findings:
     """Write table.csv, table.md, figures/ and report.html into the folder of a study, all or nothing.
 
+    Figures of an earlier report that this one has not go; other files stay.
+
     Raises:
         InputRefused: there is no study, a record is not readable, or the folder cannot be written.
     """
@@ -62,6 +64,9 @@ def write_report(out: Path) -> Findings:
     except OSError as error:
         raise InputRefused(f"{folder} cannot be made: {error.strerror}") from None
     write_all({path: _bytes_writer(content) for path, content in files.items()})
+    names = names_of(findings) | {figure.name for figure in drawn}
+    for earlier in {folder / f"{name}.{suffix}" for name in names for suffix in ("png", "svg")} - files.keys():
+        earlier.unlink(missing_ok=True)
     return findings
 
 

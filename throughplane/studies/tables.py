@@ -253,9 +253,9 @@ def readme_text(findings: Findings) -> str:
 def _published(findings: Findings, group: Group, measures: Sequence[Measure]) -> Table:
     rows = []
     for degradation in group.degradations:
-        winners = [findings.winner(measure, (degradation,)) for measure in measures]
+        winner = findings.winner(measures[0], (degradation,))
         cells = [
-            Cell(_slashed(findings, method, measures, degradation), winners[0] == method)
+            Cell(_slashed(findings, method, measures, degradation), method == winner)
             for method in findings.study.methods
         ]
         rows.append((Cell(degradation.cell), *cells))

@@ -18,7 +18,7 @@ from tests.throughplane.studies.synthetic import (
     write_synthetic,
 )
 from throughplane.cli import main
-from throughplane.studies.figures import Drawn, figures
+from throughplane.studies.figures import Drawn, _styles, figures
 from throughplane.studies.findings import Findings, read_findings
 from throughplane.studies.records import Degradation, Job, JobRecord, Study
 from throughplane.studies.report import LARGEST_BYTES, fitting_page, scans_shown
@@ -89,6 +89,31 @@ def test_the_report_made_again_is_the_same_to_the_byte(out, capsys):
         "quality",
         "pictures",
     }
+
+
+def test_figures_that_the_study_no_longer_has_go_and_other_files_stay(out):
+    before, folder = made(out), out / "figures"
+    gone = [folder / name for name in ("pictures_s2_T1w_3_0_gaussian_0.png", "primary_gaussian_noise0.svg")]
+    stay = [folder / name for name in ("mine.png", "pictures_of_mine.png", "primary_slr_noise0.png")]
+    (out / "pictures").rename(out / "hidden")
+    for path in (*gone, *stay):
+        path.write_text("not of this report")
+    assert main(["compare-report", str(out)]) == 0
+    after = made(out)
+    assert {name for name in before if name.startswith("pictures_")} > {"pictures_s0_T1w_3_0_gaussian_0.png"}
+    assert [name for name in after if name.startswith("pictures_")] == ["pictures_of_mine.png"]
+    assert after["primary_gaussian_noise0.svg"] == before["primary_gaussian_noise0.svg"]
+    (out / "hidden").rename(out / "pictures")
+    for path in stay:
+        assert path.read_text() == "not of this report"
+        path.unlink()
+    assert main(["compare-report", str(out)]) == 0
+    assert made(out) == before
+
+
+def test_no_two_of_fifty_methods_look_alike():
+    styles = [style[1:] for style in _styles([f"m{i}" for i in range(50)])]
+    assert len(set(styles)) == 50
 
 
 def test_the_page_needs_nothing_but_itself(text):
