@@ -1,6 +1,5 @@
 """The commands: each reads its arguments, calls the library, writes what came of it."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -164,13 +163,14 @@ def inspect(
     from forward_models import read_sidecar, read_volume, sidecar_path
     from throughplane.inspection import as_record
     from throughplane.inspection import inspect as inspect_volume
+    from throughplane.outputs import json_text
     from throughplane.terminal import show_inspection, stdout
 
     acquired = replace(_acquired(acquisition or AcquisitionFlags()), in_plane_mm="auto")
     volume, sidecar = read_volume(scan, acquired.volume), read_sidecar(sidecar_path(scan))
     found = inspect_volume(volume, sidecar, str(scan), acquired)
     if as_json:
-        print(json.dumps(as_record(found), indent=2))
+        print(json_text(as_record(found)))
     else:
         show_inspection(found, stdout())
     return EXIT_OK if found.suitable else EXIT_REFUSED

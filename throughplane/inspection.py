@@ -57,12 +57,13 @@ def inspect(volume: Volume, sidecar: Sidecar, name: str, acquired: Acquired) -> 
 def as_record(inspection: Inspection) -> dict[str, Any]:
     """For `--json`; millimetres unless the name says otherwise."""
     volume, acquisition = inspection.volume, inspection.acquisition
+    finite = volume.data[np.isfinite(volume.data)]
     record: dict[str, Any] = {
         "file": inspection.name,
         "sha256": volume.sha256,
         **geometry_record(volume),
         "dtype": str(volume.header.get_data_dtype()),
-        "intensity_range": [float(volume.data.min()), float(volume.data.max())],
+        "intensity_range": [float(finite.min()), float(finite.max())] if finite.size else None,
         "warnings": list(volume.warnings),
         "suitable": inspection.suitable,
         "refusal": inspection.refusal,

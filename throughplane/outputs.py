@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -77,7 +78,20 @@ def image_writer(image: nib.Nifti1Image) -> Writer:
 
 def json_writer(record: Mapping[str, Any]) -> Writer:
     """Writes a record for people and programs."""
-    return text_writer(json.dumps(record, indent=2) + "\n")
+    return text_writer(json_text(record) + "\n")
+
+
+def json_text(record: Mapping[str, Any]) -> str:
+    """As the standard has it: NaN and infinity, which JSON does not know, become null."""
+    return json.dumps(_finite(record), indent=2, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def text_writer(text: str) -> Writer:

@@ -77,8 +77,9 @@ def show_inspection(inspection: Inspection, console: Console) -> None:
     record = as_record(inspection)
     table = _facts_about(inspection.name)
     sizes = " x ".join(f"{size:.4g}" for size in record["voxel_mm"])
-    low, high = record["intensity_range"]
-    table.add_row("array", f"{' x '.join(map(str, record['shape']))}, {record['dtype']}, {low:g} to {high:g}")
+    found = record["intensity_range"]
+    intensities = "no number in it" if found is None else f"{found[0]:g} to {found[1]:g}"
+    table.add_row("array", f"{' x '.join(map(str, record['shape']))}, {record['dtype']}, {intensities}")
     table.add_row("voxels", f"{sizes} mm, orientation {record['orientation']}")
     if inspection.acquisition is not None:
         for name, text in _acquisition_rows(record):

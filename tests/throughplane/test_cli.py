@@ -66,6 +66,20 @@ def test_inspect_json_is_json(thick_scan, capsys):
     assert record["suitable"]
 
 
+@pytest.mark.parametrize(("share", "expected"), [(0.5, [0.0, 7.0]), (1.0, None)])
+def test_inspect_json_of_a_scan_with_nan_is_json_too(tmp_path, capsys, share, expected):
+    data = np.where(np.arange(12) < 12 * share, np.nan, np.arange(12) % 8.0).repeat(400).reshape(12, 20, 20).T
+    scan = save(tmp_path / "nan.nii.gz", data, oblique_affine((1, 1, 4)))
+    assert run("inspect", scan, "--json") == 3
+
+    def unknown(word):
+        raise AssertionError(f"{word} is no JSON")
+
+    assert json.loads(capsys.readouterr().out, parse_constant=unknown)["intensity_range"] == expected
+    assert run("inspect", scan) == 3
+    assert ("0 to 7" if expected else "no number in it") in capsys.readouterr().out
+
+
 def test_inspect_shows_what_upsample_would_make_of_the_same_flags(thick_scan, capsys):
     assert run("inspect", thick_scan, "--json", "--gap", 0.8, "--profile", "slr", "--axis", 2) == 0
     record = json.loads(capsys.readouterr().out)

@@ -51,6 +51,13 @@ def test_all_are_written(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"a.nii.gz", "a.json"}
 
 
+def test_what_json_does_not_know_is_null(tmp_path):
+    record = {"a": float("nan"), "b": {"c": (1.5, np.float64("inf"))}, "d": [None, True, "NaN", 3]}
+    write_all({tmp_path / "a.json": json_writer(record)})
+    written = json.loads((tmp_path / "a.json").read_text())
+    assert written == {"a": None, "b": {"c": [1.5, None]}, "d": [None, True, "NaN", 3]}
+
+
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".mgz"])
 def test_the_name_says_the_format(tmp_path, suffix):
     target = tmp_path / f"a{suffix}"

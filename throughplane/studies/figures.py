@@ -216,8 +216,8 @@ def _curves(
     relative = of_truth in columns
 
     def values(record: JobRecord) -> np.ndarray:
-        curve = record.curves[name]
-        return _logarithms(curve[column], curve[of_truth]) if relative else np.asarray(curve[column], np.float64)
+        curve = {key: np.asarray(column, np.float64) for key, column in record.curves[name].items()}
+        return _logarithms(curve[column], curve[of_truth]) if relative else curve[column]
 
     def draw(figure: Figure) -> None:
         panels = figure.subplots(len(cells), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
@@ -260,7 +260,7 @@ def _curves(
     )
 
 
-def _logarithms(result: Sequence[float], truth: Sequence[float]) -> np.ndarray:
+def _logarithms(result: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Of the ratio, to base 10, whatever the units of the volume; ratios beyond a million count as that."""
     ratio = np.maximum(result, TINY) / np.maximum(truth, TINY)
     return np.clip(np.log10(ratio), -6, 6)
