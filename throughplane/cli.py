@@ -9,10 +9,17 @@ from types import FrameType
 
 from cyclopts import App, CycloptsError
 
+from throughplane.names import (
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_MEMORY,
+    EXIT_OK,
+    EXIT_REFUSED,
+    EXIT_UNHEARD,
+    EXIT_USAGE,
+    EXIT_WEIGHTS,
+)
 from throughplane.version import version
-
-EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_REFUSED, EXIT_MEMORY, EXIT_WEIGHTS, EXIT_INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
-EXIT_UNHEARD = 141  # as a shell reports a program that a closed pipe ended
 
 app = App(
     name="throughplane",

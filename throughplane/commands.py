@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter, validators
 
+from throughplane.names import EXIT_OK, EXIT_REFUSED, EstimatorName, MethodName, Preset
+
 if TYPE_CHECKING:  # at run time each command imports what it needs, so that --help comes at once
     from forward_models import SliceProfile, Volume
     from forward_models.acquisition import ProfileFamily
@@ -17,12 +19,7 @@ if TYPE_CHECKING:  # at run time each command imports what it needs, so that --h
     from throughplane.reading import Acquired
     from throughplane.terminal import Teller
 
-MethodName = Literal["eclare", "focvs", "smore", "cubic", "inverse"]
-Preset = Literal["instant", "fast", "standard", "best"]
-Dtype = Literal["float32", "like-input"]
-Estimator = Literal["variograms", "espreso"]
-
-EXIT_OK, EXIT_REFUSED = 0, 3
+Dtype = Literal["float32", "like-input"]  # as forward_models.volume, which takes long to import
 
 acquisition_group = Group("How the scan was acquired", sort_key=1)
 method_group = Group("Method", sort_key=2)
@@ -373,7 +370,7 @@ def profile(
     /,
     *,
     plot: Path | None = None,
-    estimator: Estimator = "variograms",
+    estimator: EstimatorName = "variograms",
     axis: int | None = None,
     volume: int | None = None,
     seed: Annotated[int, Seed] = 0,

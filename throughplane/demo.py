@@ -18,8 +18,8 @@ from forward_models import (
     truth_for,
     volume_from_image,
 )
-from throughplane.methods import MethodName, Preset
 from throughplane.metrics import Scores, data_range_of, head_mask, score
+from throughplane.names import MethodName, Preset
 from throughplane.outputs import check_targets, image_writer, json_writer, write_all
 from throughplane.pictures import comparison, nearest_slices
 from throughplane.pipeline import How, Result, carry_out, plan

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn
 
 import torch
 from jaxtyping import Float
@@ -16,9 +16,8 @@ from forward_models.progress import Progress, silent
 from forward_models.solve import total_variation_inverse, total_variation_seconds
 from forward_models.stack import Stack
 from forward_models.timing import seconds_of
+from throughplane.names import MethodName, Preset
 
-MethodName = Literal["eclare", "focvs", "smore", "cubic", "inverse"]
-Preset = Literal["instant", "fast", "standard", "best"]
 LEARNED_MEMORY = (7.5e8, 20, 20)  # see `Method`
 
 

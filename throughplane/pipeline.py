@@ -37,7 +37,8 @@ from throughplane.device import (
     threads,
 )
 from throughplane.inspection import acquisition_record, geometry_record
-from throughplane.methods import METHODS, Method, MethodName, Preset, applied_again, learned
+from throughplane.methods import METHODS, Method, applied_again, learned
+from throughplane.names import MethodName, Preset
 from throughplane.profile import with_thickness_found
 from throughplane.reading import Acquired, Scan, ScanSource, read_scans
 from throughplane.residual import left_over, residual_record

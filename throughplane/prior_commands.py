@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter, validators
 
-from throughplane.commands import EXIT_OK, Flag, Seed, require_installed
+from throughplane.commands import Flag, Seed, require_installed
+from throughplane.names import EXIT_OK
 
 if TYPE_CHECKING:  # at run time each command imports what it needs, so that --help comes at once
     from priors.learner import TrainingConfig

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,11 +20,9 @@ from forward_models import (
     require_usable,
 )
 from forward_models.acquisition import Source
+from throughplane.names import EstimatorName
 from throughplane.outputs import Writer
 from throughplane.software import software_record
-
-EstimatorName = Literal["variograms", "espreso"]
-
 
 # (volume, acquisition, generator=) -> slice profile, and how it came about
 Estimator = Callable[..., tuple[Sampled, ProfileTrace]]

@@ -20,7 +20,8 @@ from forward_models.progress import Progress
 from forward_models.stack import Stack
 from forward_models.timing import seconds_of
 from throughplane.device import memory_bytes
-from throughplane.methods import METHODS, Method, Outcome, Preset, learned
+from throughplane.methods import METHODS, Method, Outcome, learned
+from throughplane.names import Preset
 
 if TYPE_CHECKING:
     from throughplane.loaded_priors import LoadedPrior

@@ -15,7 +15,8 @@ from forward_models.lattices import Lattice
 from forward_models.placed import PlacedStack, placed_within
 from forward_models.progress import Progress
 from forward_models.stack import Stack
-from throughplane.methods import Method, Outcome, Preset
+from throughplane.methods import Method, Outcome
+from throughplane.names import Preset
 from throughplane.sampling import Sampler, eclare_start, start_seconds
 from throughplane.together import MEMORY_PER_VOXEL, Another, averaged, measured_from, numbered, sweep_seconds
 

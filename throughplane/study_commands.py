@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from throughplane.commands import EXIT_OK, Flag, Quiet, Seed, require_installed
+from throughplane.commands import Flag, Quiet, Seed, require_installed
+from throughplane.names import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK
 
 if TYPE_CHECKING:  # at run time each command imports what it needs, so that --help comes at once
     from throughplane.studies.records import JobRecord
     from throughplane.studies.running import Planned, Progress
-
-EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
 
 
 def compare(

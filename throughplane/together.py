@@ -23,7 +23,8 @@ from forward_models.solve import ITERATIONS, total_variation_inverse
 from forward_models.stack import Stack, stack_of
 from forward_models.timing import seconds_of
 from throughplane.inspection import acquisition_record, geometry_record
-from throughplane.methods import Method, MethodName, Outcome, Preset
+from throughplane.methods import Method, Outcome
+from throughplane.names import MethodName, Preset
 from throughplane.residual import size_record
 
 LEAST_CORRELATION = 0.6  # other contrasts of one head reach 0.54, one contrast in four positions 0.82 and more

@@ -17,7 +17,8 @@ from forward_models.acquisition import ProfileFamily
 from forward_models.progress import silent
 from forward_models.stack import stack_of
 from throughplane.device import device_named, peak_memory_bytes
-from throughplane.methods import METHODS, MethodName, Preset
+from throughplane.methods import METHODS
+from throughplane.names import MethodName, Preset
 from throughplane.pipeline import DEFAULT_PRESET, NO_START, How, Plan, carry_out, expected_seconds, plan
 from throughplane.reading import Acquired
 from throughplane.reading import read_scan as understand
