@@ -17,9 +17,9 @@ from forward_models import (
     require_finite,
     resampling_weights,
 )
+from throughplane.orientation import SAME_PLACE_MM, apart_mm
 from throughplane.reading import read_single
 
-SAME_PLACE_MM = 1e-2
 FEW_VALUES = 64
 TIE_MM = 1e-4  # depths closer than this count as equal; they differ by little more than rounding
 
@@ -121,7 +121,5 @@ def _require_same_grid(companion: Volume, scan: Volume) -> None:
     shape = companion.data.shape
     if shape != scan.data.shape:
         raise InputRefused(f"shape is {shape}, the scan's {scan.data.shape}; both must share one grid")
-    corners = np.array(np.meshgrid(*((0, n - 1) for n in shape), [1.0])).reshape(4, -1)
-    apart = float(np.linalg.norm(((companion.affine - scan.affine) @ corners)[:3], axis=0).max())
-    if apart > SAME_PLACE_MM:
+    if (apart := apart_mm(companion, scan)) > SAME_PLACE_MM:
         raise InputRefused(f"lies up to {apart:.3g} mm away from the scan; both must share one grid, resample it first")

@@ -9,13 +9,11 @@ from forward_models import InputRefused, SliceGrid, Volume, noise_sd, require_fi
 from forward_models.volume import Dtype
 from throughplane.device import Stopwatch, memory_errors_told, peak_memory_bytes
 from throughplane.inspection import acquisition_record, geometry_record
-from throughplane.orientation import stored_like
+from throughplane.orientation import SAME_PLACE_MM, stored_like
 from throughplane.pipeline import Result
 from throughplane.reading import Scan
 from throughplane.residual import left_over, residual_record, root_mean_square
 from throughplane.software import software_record
-
-SAME_PLACE_MM = 1e-2
 
 
 def project(thin: Volume, thin_name: str, scan: Scan, dtype: Dtype = "float32") -> Result:

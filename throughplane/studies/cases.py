@@ -24,11 +24,11 @@ from forward_models import (
 from forward_models.acquisition import ProfileFamily
 from forward_models.stack import Stack, stack_of
 from throughplane.metrics import RANGE_PERCENTILES, data_range_of, head_mask
-from throughplane.orientation import stored_like
+from throughplane.orientation import apart_mm, stored_like
 from throughplane.reading import read_single
 from throughplane.studies.records import Degradation
 
-SAME_PLACE_MM = 0.05
+ROUNDED_PLACE_MM = 0.05  # more than SAME_PLACE_MM: other tools round headers on the way through quaternions
 FAMILIES: Mapping[str, ProfileFamily] = MappingProxyType({"gaussian": Gaussian, "box": Box, "slr": slr})
 
 
@@ -128,11 +128,9 @@ def on_grid_of(volume: Volume, model: Volume, name: str) -> Volume:
     shape, expected = ordered.data.shape, model.data.shape
     if shape != expected:
         raise InputRefused(f"{name} has {_by(shape)} voxels in the order of the thin volume; expected {_by(expected)}")
-    corners = np.array(np.meshgrid(*((0, n - 1) for n in shape), [1.0])).reshape(4, -1)
-    apart = float(np.linalg.norm(((ordered.affine - model.affine) @ corners)[:3], axis=0).max())
-    if apart > SAME_PLACE_MM:
+    if (apart := apart_mm(ordered, model)) > ROUNDED_PLACE_MM:
         raise InputRefused(
-            f"{name} has voxels up to {apart:.3g} mm away from those of the thin volume; expected {SAME_PLACE_MM:g} mm "
+            f"{name} has voxels up to {apart:.3g} mm away from those of the thin volume; expected {ROUNDED_PLACE_MM:g} mm "
             "at most"
         )
     return replace(ordered, affine=model.affine)
