@@ -130,8 +130,8 @@ def on_grid_of(volume: Volume, model: Volume, name: str) -> Volume:
         raise InputRefused(f"{name} has {_by(shape)} voxels in the order of the thin volume; expected {_by(expected)}")
     if (apart := apart_mm(ordered, model)) > ROUNDED_PLACE_MM:
         raise InputRefused(
-            f"{name} has voxels up to {apart:.3g} mm away from those of the thin volume; expected {ROUNDED_PLACE_MM:g} mm "
-            "at most"
+            f"{name} has voxels up to {apart:.3g} mm away from those of the thin volume; expected "
+            f"{ROUNDED_PLACE_MM:g} mm at most"
         )
     return replace(ordered, affine=model.affine)
 
