@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # at run time each command imports what it needs, so that --h
     from forward_models.acquisition import ProfileFamily
     from forward_models.in_plane import InPlane
     from throughplane.outputs import Writer
+    from throughplane.pipeline import How
     from throughplane.reading import Acquired
     from throughplane.terminal import Teller
 
@@ -261,11 +262,10 @@ def upsample(
     dry_run
         Say what would be done, write nothing.
     """
-    from eclare import load_network, save_network
-    from forward_models import require_storable
+    from eclare import save_network
     from throughplane.companions import carry_file
     from throughplane.outputs import image_writer
-    from throughplane.pipeline import How, carry_out, plan
+    from throughplane.pipeline import carry_out, plan
     from throughplane.reading import read_scans
     from throughplane.terminal import Teller
 
@@ -280,33 +280,12 @@ def upsample(
     networks = [how.save_network] if how.save_network else []
     map_paths = {name: _beside(out, name) for name in _map_names(how, len(further))} if maps else {}
     _check_outputs([out, *(target for _, target in companions), *map_paths.values()], inputs, run, networks)
-    read, *others_read = read_scans(
-        [scan, *further], replace(_acquired(acquired), in_plane_mm=_in_plane_flag(how)), how.threads
-    )
+    told = replace(_acquired(acquired), in_plane_mm=_in_plane_flag(how))
+    read, *others_read = read_scans([scan, *further], told, how.threads)
     _check_storable(out, read.volume, run)
-    network = None if how.network is None else load_network(how.network)
-    chosen = How(
-        method=how.method,
-        spacing_mm=how.spacing,
-        preset=how.preset,
-        seed=how.seed,
-        network=network,
-        init=how.init,
-        consistent=how.consistent,
-        prior=how.prior,
-        samples=how.samples,
-        noise_aware=how.noise_aware,
-        adapt_minutes=how.adapt,
-        align=how.align,
-        device=how.device,
-        threads=how.threads,
-        dtype=run.dtype,
-    )
-    planned = plan(read, chosen, others_read)
-    carried = {target: carry_file(source, read.volume, read.acquisition, planned.thin) for source, target in companions}
-    for target, (image, _) in carried.items():
-        require_storable(image.header, target)
-    teller.notes([*planned.notes, *(f"{s} goes along as {carried[t][1].value}" for s, t in companions)])
+    planned = plan(read, _how_of(how, run), others_read)
+    carried = [carry_file(source, target, read, planned.thin) for source, target in companions]
+    teller.notes([*planned.notes, *(companion.note for companion in carried)])
     if dry_run or run.verbose:
         teller.plan(planned)
     teller.cost(planned)
@@ -315,11 +294,10 @@ def upsample(
     with teller.progress() as progress:
         result = carry_out(planned, progress)
     arguments = {"scan": scan, "out": out, **asdict(acquired), **asdict(how), "also": companions, "maps": maps or None}
-    arguments |= {"with": others, "align": how.align or None}
-    arguments |= asdict(run)
-    record = {**result.record, "arguments": arguments}
-    record["also"] = [{"file": str(s), "output": str(t), "carried_as": carried[t][1].value} for s, t in companions]
-    writers = {target: image_writer(image.image("like-input")) for target, (image, _) in carried.items()}
+    arguments |= {"with": others, "align": how.align or None, **asdict(run)}
+    also_record = {"also": [companion.record for companion in carried]} if carried else {}
+    record = {**result.record, **also_record, "arguments": arguments}
+    writers = {each.target: image_writer(each.volume.image("like-input")) for each in carried}
     writers |= {map_paths[name]: image_writer(found) for name, found in result.maps.items() if name in map_paths}
     if how.save_network is not None and result.network is not None:
         writers[how.save_network] = partial(save_network, result.network)
@@ -497,6 +475,30 @@ def _acquired(flags: AcquisitionFlags) -> "Acquired":
         flags.volume,
         estimator=estimator,
         undo_alternation=flags.undo_alternation,
+    )
+
+
+def _how_of(flags: MethodFlags, run: RunFlags) -> "How":
+    """What the flags say of the method."""
+    from eclare import load_network
+    from throughplane.pipeline import How
+
+    return How(
+        method=flags.method,
+        spacing_mm=flags.spacing,
+        preset=flags.preset,
+        seed=flags.seed,
+        network=None if flags.network is None else load_network(flags.network),
+        init=flags.init,
+        consistent=flags.consistent,
+        prior=flags.prior,
+        samples=flags.samples,
+        noise_aware=flags.noise_aware,
+        adapt_minutes=flags.adapt,
+        align=flags.align,
+        device=flags.device,
+        threads=flags.threads,
+        dtype=run.dtype,
     )
 
 

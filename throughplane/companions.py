@@ -1,5 +1,6 @@
 """Masks, labels and other images of the same scan, carried through the same grid."""
 
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
@@ -15,10 +16,11 @@ from forward_models import (
     Volume,
     along,
     require_finite,
+    require_storable,
     resampling_weights,
 )
 from throughplane.orientation import SAME_PLACE_MM, apart_mm
-from throughplane.reading import read_single
+from throughplane.reading import Scan, read_single
 
 FEW_VALUES = 64
 TIE_MM = 1e-4  # depths closer than this count as equal; they differ by little more than rounding
@@ -31,17 +33,40 @@ class CompanionKind(str, Enum):
     INTENSITIES = "intensities"
 
 
-def carry_file(path: Path, scan: Volume, acquisition: Acquisition, thin: SliceGrid) -> tuple[Volume, CompanionKind]:
+@dataclass(frozen=True, eq=False)
+class Carried:
+    """The companion in `file` on the thin grid, to be written to `target`."""
+
+    file: Path
+    target: Path
+    volume: Volume
+    kind: CompanionKind
+
+    @property
+    def note(self) -> str:
+        """What it was taken for."""
+        return f"{self.file} goes along as {self.kind.value}"
+
+    @property
+    def record(self) -> dict[str, str]:
+        """The same for programs."""
+        return {"file": str(self.file), "output": str(self.target), "carried_as": self.kind.value}
+
+
+def carry_file(file: Path, target: Path, scan: Scan, thin: SliceGrid) -> Carried:
     """`carry` for a file; its refusals name the file.
 
     Raises:
-        InputRefused: the file cannot be read, or does not lie on the grid of the scan.
+        InputRefused: the file cannot be read, does not lie on the grid of the scan, or is of a dtype that `target`
+            cannot hold.
     """
-    companion = read_single(path)
+    companion = read_single(file)
     try:
-        return carry(companion, scan, acquisition, thin)
+        volume, kind = carry(companion, scan.volume, scan.acquisition, thin)
     except InputRefused as refusal:
-        raise InputRefused(f"{path}: {refusal}") from None
+        raise InputRefused(f"{file}: {refusal}") from None
+    require_storable(volume.header, target)
+    return Carried(file, target, volume, kind)
 
 
 def carry(companion: Volume, scan: Volume, acquisition: Acquisition, thin: SliceGrid) -> tuple[Volume, CompanionKind]:

@@ -18,6 +18,7 @@ from forward_models import (
 )
 from tests.conftest import head_phantom, oblique_affine, save
 from throughplane.companions import FEW_VALUES, CompanionKind, carry, carry_file, interpolate_labels
+from throughplane.reading import Scan
 
 AFFINE = oblique_affine((1.0, 1.1, 3.0))
 SHAPE = (24, 26, 10)
@@ -224,10 +225,10 @@ def test_a_file_of_several_volumes_gets_advice_that_can_be_followed(tmp_path):
     with pytest.raises(
         InputRefused, match=r"b\.nii\.gz holds 2 volumes; expected one: extract it to a file of its own$"
     ):
-        carry_file(path, SCAN, ACQUISITION, thin_grid_for(THICK, 1.0))
+        carry_file(path, path, Scan("scan", SCAN, ACQUISITION), thin_grid_for(THICK, 1.0))
 
 
 def test_refusals_name_the_file(tmp_path):
     path = save(tmp_path / "lesions.nii.gz", np.ones((24, 26, 9), np.uint8), AFFINE)
     with pytest.raises(InputRefused, match=r"lesions\.nii\.gz: shape is"):
-        carry_file(path, SCAN, ACQUISITION, thin_grid_for(THICK, 1.0))
+        carry_file(path, path, Scan("scan", SCAN, ACQUISITION), thin_grid_for(THICK, 1.0))
