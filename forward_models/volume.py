@@ -188,7 +188,7 @@ def _header_disagreements(image: nib.Nifti1Pair, units: str) -> Iterator[str]:
     sform, s_code = image.header.get_sform(coded=True)
     qform, q_code = image.header.get_qform(coded=True)
     if sform is not None and qform is not None:
-        apart = _corner_distance_mm(sform, qform, image.shape[:3])
+        apart = corner_distance_mm(sform, qform, image.shape[:3])
         if apart > DISAGREEMENT_MM:
             yield (
                 f"sform (code {s_code}) and qform (code {q_code}) place voxels up to {apart:.3g} mm apart; "
@@ -207,7 +207,8 @@ def _header_disagreements(image: nib.Nifti1Pair, units: str) -> Iterator[str]:
         yield "the header does not say its units; mm is assumed"
 
 
-def _corner_distance_mm(a: np.ndarray, b: np.ndarray, shape: tuple[int, ...]) -> float:
+def corner_distance_mm(a: Float64[np.ndarray, "4 4"], b: Float64[np.ndarray, "4 4"], shape: tuple[int, ...]) -> float:
+    """How far two affines place corners of a volume of `shape` apart, and so no voxel farther."""
     corners = np.array([(*corner, 1) for corner in product(*((0, n - 1) for n in shape))], float)
     return float(np.linalg.norm((corners @ (a - b).T)[:, :3], axis=1).max())
 

@@ -19,7 +19,8 @@ from forward_models import (
     require_storable,
     resampling_weights,
 )
-from throughplane.orientation import SAME_PLACE_MM, apart_mm
+from forward_models.volume import corner_distance_mm
+from throughplane.orientation import SAME_PLACE_MM
 from throughplane.reading import Scan, read_single
 
 FEW_VALUES = 64
@@ -146,5 +147,5 @@ def _require_same_grid(companion: Volume, scan: Volume) -> None:
     shape = companion.data.shape
     if shape != scan.data.shape:
         raise InputRefused(f"shape is {shape}, the scan's {scan.data.shape}; both must share one grid")
-    if (apart := apart_mm(companion, scan)) > SAME_PLACE_MM:
+    if (apart := corner_distance_mm(companion.affine, scan.affine, shape)) > SAME_PLACE_MM:
         raise InputRefused(f"lies up to {apart:.3g} mm away from the scan; both must share one grid, resample it first")

@@ -11,12 +11,6 @@ PARALLEL = 1e-3  # largest cosine that counts as none
 SAME_PLACE_MM = 1e-2  # far above the rounding of a header, far below what could be seen
 
 
-def apart_mm(volume: Volume, model: Volume) -> float:
-    """How far corners of two volumes of one shape lie apart, and so no voxels farther."""
-    corners = np.array(np.meshgrid(*((0, n - 1) for n in model.data.shape), [1.0])).reshape(4, -1)
-    return float(np.linalg.norm(((volume.affine - model.affine) @ corners)[:3], axis=0).max())
-
-
 def stored_like(volume: Volume, model: Volume) -> Volume | None:
     """`volume` with array axes permuted and flipped to run like those of `model`; None where they are not parallel."""
     directions = np.linalg.inv(volume.affine[:3, :3] / volume.voxel_mm) @ (model.affine[:3, :3] / model.voxel_mm)

@@ -23,8 +23,9 @@ from forward_models import (
 )
 from forward_models.acquisition import ProfileFamily
 from forward_models.stack import Stack, stack_of
+from forward_models.volume import corner_distance_mm
 from throughplane.metrics import RANGE_PERCENTILES, data_range_of, head_mask
-from throughplane.orientation import apart_mm, stored_like
+from throughplane.orientation import stored_like
 from throughplane.reading import read_single
 from throughplane.studies.records import Degradation
 
@@ -128,7 +129,7 @@ def on_grid_of(volume: Volume, model: Volume, name: str) -> Volume:
     shape, expected = ordered.data.shape, model.data.shape
     if shape != expected:
         raise InputRefused(f"{name} has {_by(shape)} voxels in the order of the thin volume; expected {_by(expected)}")
-    if (apart := apart_mm(ordered, model)) > ROUNDED_PLACE_MM:
+    if (apart := corner_distance_mm(ordered.affine, model.affine, shape)) > ROUNDED_PLACE_MM:
         raise InputRefused(
             f"{name} has voxels up to {apart:.3g} mm away from those of the thin volume; expected "
             f"{ROUNDED_PLACE_MM:g} mm at most"
