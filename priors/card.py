@@ -15,6 +15,8 @@ def model_card(config: dict[str, Any], preprocess: dict[str, Any], data: dict[st
     spacing_mm = preprocess["spacing_mm"]
     least_mm, most_mm = (spacing_mm * scale for scale in (SCALES if spacing_mm == SPACING_MM else WHOLE_SCALES))
     training = config["training"]
+    seen_before = sum(run["patches"] for run in config.get("before", ()))
+    started = f", after {seen_before} patches of earlier runs" if seen_before else ""
     psnr = "\n".join(f"| {sigma} | {db:.2f} |" for sigma, db in reached["validation_psnr_db"].items())
     evaluation = _evaluated(config["evaluation"]) if "evaluation" in config else ""
     return f"""# A diffusion prior of head MRI slices
@@ -26,7 +28,7 @@ scanned.
 ## How far it got
 
 {reached["step"]} steps of {training["batch_size"]} patches of {training["patches"]["size"]} x \
-{training["patches"]["size"]} pixels; {reached["worked_minutes"] / 60:.1f} hours; last training loss \
+{training["patches"]["size"]} pixels{started}; {reached["worked_minutes"] / 60:.1f} hours; last training loss \
 {reached["loss"]:.4f} (weighted, 1 at the start). Denoising of validation slices, PSNR in dB over the head, data
 range 1:
 

@@ -11,7 +11,7 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor
 
 from forward_models import InputRefused
-from priors.checkpoint import config_fields, load_checkpoint, load_train_state
+from priors.checkpoint import Checkpoint, config_fields, load_checkpoint, load_train_state
 from priors.corpus import Corpus
 from priors.denoiser import DenoiserConfig, SliceDenoiser, new_denoiser
 from priors.folders import Json, recover
@@ -65,6 +65,7 @@ class Learner:
     step: int = 0
     worked_minutes: float = 0.0
     best_psnr: float = float("-inf")
+    before: tuple[Json, ...] = ()  # runs that the weights come from
 
     def averaged(self) -> dict[str, Tensor]:
         """EMA weights by name."""
@@ -83,9 +84,13 @@ def new_learner(config: TrainingConfig, corpus: Corpus, latest: Path, start_from
         network = new_denoiser(config.denoiser)
     recover(latest)
     resuming = latest.exists()
+    before: tuple[Json, ...] = ()
     if start_from is not None and not resuming:
-        network.load_state_dict(load_checkpoint(start_from).prior.network.state_dict())
+        start = load_checkpoint(start_from)
+        network.load_state_dict(start.prior.network.state_dict())
+        before = (*start.config.get("before", ()), _run_of(start))
     learner = Learner(network, _optimisers(network, config), EMAModel(network.parameters(), decay=config.ema_decay))
+    learner.before = before
     if resuming:
         _restore(learner, config, corpus, latest)
     return learner
@@ -121,6 +126,7 @@ def _restore(learner: Learner, config: TrainingConfig, corpus: Corpus, folder: P
     found = _completed(checkpoint.config, config_record(TrainingConfig()))
     _require_same(folder, found, config_record(config), "configuration")
     _require_same(folder, checkpoint.data, corpus.record(config.spacing_mm), "data")
+    learner.before = tuple(checkpoint.config.get("before", ()))
     tensors, numbers = load_train_state(folder)
     parameters = dict(learner.network.named_parameters())
     with torch.no_grad():
@@ -143,6 +149,12 @@ def _named(learner: Learner) -> Iterator[tuple[torch.optim.Optimizer, list[str]]
     names = {id(parameter): name for name, parameter in learner.network.named_parameters()}
     for optimiser in learner.optimisers:
         yield optimiser, [names[id(parameter)] for parameter in optimiser.param_groups[0]["params"]]
+
+
+def _run_of(checkpoint: Checkpoint) -> Json:
+    """What there is to tell of the run that a checkpoint was left by."""
+    step, batch_size = checkpoint.config["reached"]["step"], checkpoint.config["training"]["batch_size"]
+    return {"sha256": checkpoint.sha256, "step": step, "patches": step * batch_size}
 
 
 def config_record(config: TrainingConfig) -> Json:

@@ -150,7 +150,7 @@ class _Writer:
             "validation_psnr_db": {str(sigma): round(value, 3) for sigma, value in psnr.items()},
         }
         weights = learner.averaged()
-        config = {**config_record(self.config), "reached": record}
+        config = {**config_record(self.config), "before": list(learner.before), "reached": record}
         card = model_card(config, self.preprocess, self.data)
         if is_best:  # first, because `latest` remembers how good it was: killed in between, no better weights are lost
             save_checkpoint(self.out / BEST, weights, config, self.preprocess, self.data, card)

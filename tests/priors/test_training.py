@@ -211,6 +211,7 @@ def test_a_new_run_starts_from_the_weights_it_is_given(corpus, four_steps, tmp_p
     learner = new_learner(config, corpus, tmp_path / "latest", start_from=four_steps / "latest")
     kept = load_checkpoint(four_steps / "latest").prior.network.state_dict()
     assert learner.step == 0
+    assert [run["patches"] for run in learner.before] == [8]
     assert all(torch.equal(tensor, kept[name]) for name, tensor in learner.network.state_dict().items())
 
 
@@ -223,6 +224,17 @@ def test_the_seed_draws_the_weights_and_no_global_seed_is_set(corpus, tmp_path, 
     assert all(torch.equal(tensor, expected[name]) for name, tensor in network.state_dict().items())
     assert torch.equal(torch.get_rng_state(), before)
     assert seeds == []
+
+
+def test_earlier_runs_are_told_by_the_card_of_the_last(corpus, four_steps, tmp_path):
+    """Over a resume and a further start."""
+    for last in (1, 2):
+        train(TINY_TRAINING, Schedule(last_step=last), corpus, tmp_path / "second", start_from=four_steps / "latest")
+    train(TINY_TRAINING, Schedule(last_step=1), corpus, tmp_path / "third", start_from=tmp_path / "second" / "latest")
+    before = load_checkpoint(tmp_path / "third" / "latest").config["before"]
+    assert [run["patches"] for run in before] == [8, 4]
+    assert "after 12 patches of earlier runs" in (tmp_path / "third" / "latest" / "README.md").read_text()
+    assert "earlier runs" not in (four_steps / "latest" / "README.md").read_text()
 
 
 def test_a_pause_does_not_count_as_work(monkeypatch):

@@ -258,7 +258,8 @@ def test_flags_default_to_the_configuration_of_the_library():
 def test_the_configuration_on_file_is_that_of_the_weights():
     for name, recipe in RECIPES.items():
         config = load_checkpoint(shipped.installed_priors()[name]).config
-        config["training"]["patches"].setdefault("pixel_mm", 1)  # older checkpoints do not say it
+        config["training"]["patches"].setdefault("pixel_mm", 1)  # older checkpoints say neither
+        config["training"].setdefault("kernel_learning_rate", None)
         assert config_record(recipe) == {"denoiser": config["denoiser"], "training": config["training"]}
 
 

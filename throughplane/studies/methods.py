@@ -240,7 +240,7 @@ _ECLARE = "a network trained on the scan's own slices"
 ROWS: Mapping[str, _Row] = MappingProxyType(
     {
         "cubic": _pipeline("cubic", "cubic B-spline interpolation at the true positions", (), "where the slices lie"),
-        "inverse": _pipeline("inverse", "the volume of least total variation that explains the scan", ()),
+        "inverse": _pipeline("inverse", "a volume of low total variation that explains the scan", ()),
         "smore": _pipeline(
             "smore",
             f"SMORE version 4 ({_ECLARE})",
