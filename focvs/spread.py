@@ -52,7 +52,7 @@ def averaged(x: Float[Tensor, "a b z"], voxel_mm: tuple[float, float, float]) ->
 
 
 HEAD_2D = SpreadFit(
-    gain=1.30,
-    growth=0.78,
-    prior_sha256="03be2697985ce73ca63f5d0d7f3097a81e29b2df321fe3a9ad4fce26713cd1d2",
+    gain=1.21,
+    growth=0.84,
+    prior_sha256="6c43e0181e272102d3c52dc1eeef5fab47e63ab9dcc7d7bdf10d20a31feeae0b",
 )
