@@ -89,8 +89,8 @@ def new_learner(config: TrainingConfig, corpus: Corpus, latest: Path, start_from
         start = load_checkpoint(start_from)
         network.load_state_dict(start.prior.network.state_dict())
         before = (*start.config.get("before", ()), _run_of(start))
-    learner = Learner(network, _optimisers(network, config), EMAModel(network.parameters(), decay=config.ema_decay))
-    learner.before = before
+    ema = EMAModel(network.parameters(), decay=config.ema_decay)
+    learner = Learner(network, _optimisers(network, config), ema, before=before)
     if resuming:
         _restore(learner, config, corpus, latest)
     return learner

@@ -49,7 +49,9 @@ class Muon(torch.optim.Optimizer):
                 if kernel.grad is None:
                     continue
                 state = self.state[kernel]
-                momentum = state.setdefault("momentum", torch.zeros_like(kernel)).mul_(MOMENTUM).add_(kernel.grad)
+                if "momentum" not in state:
+                    state["momentum"] = torch.zeros_like(kernel)
+                momentum = state["momentum"].mul_(MOMENTUM).add_(kernel.grad)
                 direction = orthogonalised((kernel.grad + MOMENTUM * momentum).flatten(1))
                 step = group["lr"] * STEP_RMS * max(direction.shape) ** 0.5
                 kernel.sub_(direction.view_as(kernel), alpha=step)

@@ -23,15 +23,12 @@ from priors import (
     VolumePrior,
     adapt,
     as_shown,
-    load_checkpoint,
-    load_volume_prior,
     loss_on,
     pixel_mm_for,
     steps_within,
 )
 from priors.data import THICKEST_MM
-from priors.folders import CONFIG, read_json, refuse_pickles
-from priors.volumes import FORMAT as VOLUMES_FORMAT
+from priors.loading import load_any
 
 BRIGHTEST_PERCENTILE = 99.9  # of a volume, which published 3-D priors were shown as 1
 LIBRARY_BYTES = 4e8  # MONAI and the weights
@@ -200,13 +197,12 @@ def load_prior(folder: Path, dtype: torch.dtype, budget_bytes: float) -> LoadedP
         dtype: of the network's arithmetic.
         budget_bytes: what one call of a network of volumes may take.
     """
-    refuse_pickles(folder)
-    if read_json(folder, CONFIG).get("format") == VOLUMES_FORMAT:
-        return PriorOfVolumes(load_volume_prior(folder, dtype=dtype), dtype, budget_bytes)
-    checkpoint = load_checkpoint(folder)
-    if (spacing_mm := checkpoint.preprocess["spacing_mm"]) > THICKEST_MM:
+    prior = load_any(folder, dtype)
+    if isinstance(prior, VolumePrior):
+        return PriorOfVolumes(prior, dtype, budget_bytes)
+    if (spacing_mm := prior.preprocess["spacing_mm"]) > THICKEST_MM:
         raise InputRefused(
             f"{folder} knows pixels of {spacing_mm:g} mm, the layout of a head without detail; expected a prior of at "
             f"most {THICKEST_MM:g} mm, such as head-2d"
         )
-    return PriorOfSlices(checkpoint, dtype)
+    return PriorOfSlices(prior, dtype)
